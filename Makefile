@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`. They need Python 3.11+ and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bench mlflow clean setup
+
+help: ## Say what each target does
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+run: $(READY) ## Set up, then run the main job: adaptive clients on real data
+	$(BIN)/tightwire run examples/digits.yaml
+
+test: lint ## Set up, then every check and test
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## Lint, format check, types, import direction
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## Format, and mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## Codec speed beside memcpy, and client-rounds a second beside bare PyTorch
+	$(BIN)/python benchmarks/codecs.py
+	$(BIN)/python benchmarks/throughput.py
+
+mlflow: $(READY) ## Open the MLflow UI on the local store, http://127.0.0.1:5000
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db
+
+setup: $(READY) ## Only set up
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "Tightwire needs Python 3.11 to 3.13; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "setting up $(VENV) (about two minutes, once)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+clean: ## Remove the environment, caches and runs
+	rm -rf $(VENV) runs mlruns mlartifacts mlflow.db build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

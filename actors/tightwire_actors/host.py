@@ -1,0 +1,51 @@
+"""The client host: an actor that carries out shares of virtual clients' turns."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.actor import ActorClass, ActorProxy
+
+from tightwire.arrays import Flat
+from tightwire.config import Experiment
+from tightwire.federation.tasks import Broadcast, ClientTask
+from tightwire.learning.samples import FederatedData
+from tightwire.learning.torch_state import single_thread
+from tightwire.simulation import Parts
+
+
+class ClientHostImpl:
+    """Hosts a `ClientRunner`; keeps no client's state, so that another host can take over any share at any time."""
+
+    def __init__(self, config: Experiment, data: FederatedData) -> None:
+        self._runner = Parts.of(config, data).runner()
+
+    @ray.method
+    def run(
+        self, broadcast: Broadcast, tasks: Sequence[ClientTask], owing: Sequence[int], *residuals: Flat
+    ) -> list[Any]:
+        """Carry out one share.
+
+        Args:
+            broadcast: What every host needs; arrives through the object store.
+            tasks: The share.
+            owing: The clients that `residuals` belong to, in their order.
+            residuals: What error feedback owes, each shape (parameters,).
+
+        Returns:
+            1 + len(tasks) objects, each a return value of its own: the share's result with the clients that have a
+            new residual, then that residual, or None, for each task. They belong to the caller and outlive this host.
+        """
+        with single_thread():
+            result, fresh = self._runner.run(broadcast, tasks, dict(zip(owing, residuals, strict=True)))
+        return [(result, tuple(fresh)), *(fresh.get(task.client) for task in tasks)]
+
+
+ClientHost: ActorClass[ClientHostImpl] = ray.remote(ClientHostImpl)
+
+
+def spawn_client_host(
+    config: Experiment, data: "ray.ObjectRef[FederatedData]", *, cpus: float
+) -> ActorProxy[ClientHostImpl]:
+    """Start a client host that reserves `cpus` CPUs; Ray does not restart it, `RayPool` replaces it."""
+    return ClientHost.options(num_cpus=cpus, max_restarts=0).remote(config, data)

@@ -1,0 +1,143 @@
+"""Encode and decode speed of the codecs on one core, beside memcpy and what one would write without them.
+
+    python benchmarks/codecs.py [--values N] [--repeats R] [--json]
+
+Rates are GB/s of the float32 input; ratios are to memcpy of that input between preallocated arrays, measured in the
+same run. Work is interleaved, so that a noisy machine disturbs all rows alike, and medians are reported. The C library
+is told to keep freed memory, as in a process that encodes many updates, so that no row pays for fresh pages.
+"""
+
+import argparse
+import ctypes
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from tightwire.arrays import Flat
+from tightwire.codecs.codec import Codec, decode
+from tightwire.wire.schema import Schema
+
+LINES = (
+    "none",
+    "fp16",
+    "bf16",
+    "uniform(4)",
+    "uniform(4, rounding=nearest)",
+    "uniform(8)",
+    "uniform(4) | rans",
+    "topk(0.01)",
+    "topk(0.1)",
+    "topk(0.01) | uniform(4) | rans",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table; rates are None where a side does not exist."""
+
+    name: str
+    encode_gbps: float | None
+    encode_ratio: float | None
+    decode_gbps: float | None
+    decode_ratio: float | None
+    bits: float | None
+    """Bits a value on the wire."""
+
+
+def torch_topk(values: torch.Tensor, k: int) -> torch.Tensor:
+    """The k largest magnitudes, as torch finds them."""
+    return values[torch.topk(values.abs(), k, sorted=False).indices]
+
+
+def numpy_uniform(values: Flat) -> tuple[object, ...]:
+    """Four bits with stochastic rounding, as one would write it in NumPy; two codes to a byte."""
+    low, high = values.min(), values.max()
+    noise = np.random.default_rng(0).random(values.size, np.float32)
+    codes = ((values - low) * (15 / (high - low)) + noise).astype(np.uint8)
+    return low, high, codes[::2] | codes[1::2] << 4
+
+
+def keep_freed_memory() -> None:
+    """Have glibc reuse large blocks; other C libraries are left as they are."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        for option in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+            library.mallopt(option, 2**30)
+
+
+def measured(n: int, repeats: int) -> list[Row]:
+    """All rows, on `n` Gaussian values."""
+    values = np.random.default_rng(0).standard_normal(n, np.float32)
+    copy, out, schema = np.zeros_like(values), np.zeros_like(values), Schema.single(n)
+    tensor = torch.from_numpy(values)
+    work: dict[str, Callable[[], object]] = {"memcpy": partial(np.copyto, copy, values)}
+    bits: dict[str, float] = {}
+    for line in LINES:
+        codec = Codec.parse(line)
+        frame = codec.encode(values, schema, key=1, round=0, client=0).frame
+        bits[line] = 8 * len(frame) / n
+        work[f"encode {line}"] = partial(codec.encode, values, schema, key=1, round=0, client=0)
+        work[f"decode {line}"] = partial(decode, frame, schema, out=out)
+    work["encode torch.topk 1 %"] = partial(torch_topk, tensor, max(1, n // 100))
+    work["encode numpy uniform 4 bit"] = partial(numpy_uniform, values)
+    seconds = dict(zip(work, interleaved(list(work.values()), repeats), strict=True))
+
+    def rate(name: str) -> tuple[float | None, float | None]:
+        if name not in seconds:
+            return None, None
+        return values.nbytes / 1e9 / seconds[name], seconds["memcpy"] / seconds[name]
+
+    names = ("memcpy", *LINES, "torch.topk 1 %", "numpy uniform 4 bit")
+    return [
+        Row(name, *rate("memcpy" if name == "memcpy" else f"encode {name}"), *rate(f"decode {name}"), bits.get(name))
+        for name in names
+    ]
+
+
+def interleaved(work: list[Callable[[], object]], repeats: int) -> list[float]:
+    """Median seconds of each, after one round that is not counted."""
+    spent = np.zeros((repeats + 1, len(work)))
+    for repeat in range(repeats + 1):
+        for column, job in enumerate(work):
+            start = time.perf_counter()
+            job()
+            spent[repeat, column] = time.perf_counter() - start
+    return [float(seconds) for seconds in np.median(spent[1:], axis=0)]
+
+
+def table(rows: list[Row], n: int) -> Table:
+    """The rows for people."""
+    result = Table(title=f"{n:,} float32 values, one core")
+    for column in ("codec", "encode GB/s", "x memcpy", "decode GB/s", "x memcpy", "bits a value"):
+        result.add_column(column, justify="left" if column == "codec" else "right", no_wrap=True)
+    for row in rows:
+        numbers = (row.encode_gbps, row.encode_ratio, row.decode_gbps, row.decode_ratio, row.bits)
+        result.add_row(row.name, *("" if number is None else f"{number:.3f}" for number in numbers))
+    return result
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(description="Speed of the codecs beside memcpy.")
+    parser.add_argument("--values", type=int, default=16_000_000, help="length of the vector; even")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    rows = measured(options.values // 2 * 2, options.repeats)
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        Console().print(table(rows, options.values // 2 * 2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""`python -m tightwire_pipelines` is `tightwire`."""
+
+from tightwire_pipelines.cli import main
+
+main()

@@ -1,0 +1,109 @@
+"""The command line."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tightwire.errors import CodecError, ConfigError, DataError, FrameError, TightwireError
+
+app = typer.Typer(
+    name="tightwire",
+    help="Simulates federated learning over slow, uneven links, and bills every byte that is really sent.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, by the shell's convention."""
+
+File = Annotated[Path, typer.Argument(help="Experiment file (YAML).", show_default=False)]
+MaybeFile = Annotated[
+    Path | None, typer.Argument(help="Experiment file (YAML); not needed with --resume.", show_default=False)
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as training.lr=0.1; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+@app.command()
+def run(
+    file: MaybeFile = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Client hosts; by default one a core.")] = None,
+    in_process: Annotated[bool, typer.Option("--in-process", help="Run in this process, without Ray.")] = False,
+    set_: Set = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; by default runs/NAME.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with a run: its folder, or its name below runs/.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Join the Ray cluster at this address; by default RAY_ADDRESS, or none."),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Run an experiment and record it."""
+    from tightwire_pipelines.run import Request, start
+
+    request = Request(file, tuple(set_ or ()), workers, in_process, out, resume, address)
+    ended = start(request, Console(stderr=True), quiet=json_)
+    if ended.summary is None:
+        raise typer.Exit(INTERRUPTED)
+    if json_:
+        sys.stdout.write(json.dumps(asdict(ended.summary), indent=2) + "\n")
+
+
+@app.command()
+def preview(file: File, set_: Set = None, json_: Json = False) -> None:
+    """Say what a run will cost before anything is trained."""
+    from tightwire_pipelines.preview import show
+
+    show(file, tuple(set_ or ()), as_json=json_)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of experiment files, for editors."""
+    from tightwire.config import Experiment
+
+    sys.stdout.write(json.dumps(Experiment.model_json_schema(), indent=2) + "\n")
+
+
+@app.command()
+def sync(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.", show_default=False)],
+) -> None:
+    """Send to MLflow what a run could not send while the tracking server was away."""
+    from tightwire.tracking.mlflow import sync as send
+
+    sys.stdout.write(send(folder) + "\n")
+
+
+def _add_codec_commands() -> None:
+    from tightwire_pipelines.codec import app as codec
+
+    app.add_typer(codec, name="codec", help="List the codecs, and measure them on data.")
+
+
+def main() -> None:
+    """Entry point: errors that are somebody's to mend are one line and an exit code, 2 for bad input."""
+    _add_codec_commands()
+    try:
+        app()
+    except TightwireError as error:
+        sys.stderr.write(f"tightwire: {error}\n")
+        sys.exit(2 if isinstance(error, ConfigError | DataError | CodecError | FrameError) else 1)
+    except KeyboardInterrupt:
+        sys.stderr.write("tightwire: interrupted\n")
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"tightwire: {where}{error.strerror or error}\n")
+        sys.exit(1)

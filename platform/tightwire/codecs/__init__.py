@@ -1,0 +1,1 @@
+"""What turns an update into a frame and back."""

@@ -1,0 +1,275 @@
+"""The experiment file: YAML, read into frozen, typed, fully validated records.
+
+Every room owns the records of its own part; this module only puts them together and turns what is wrong with a file
+into one clear line.
+"""
+
+import difflib
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from tightwire.codecs.codec import Codec
+from tightwire.devices.links import Link
+from tightwire.devices.participation import Participation
+from tightwire.devices.population import Population
+from tightwire.errors import CodecError, ConfigError
+from tightwire.learning.data import AnyData, Digits
+from tightwire.learning.models import AnyModel, Mlp
+from tightwire.learning.partition import AnyPartition, Dirichlet
+from tightwire.learning.training import Training
+from tightwire.policies import AnyPolicy, Budget
+from tightwire.spec import Spec
+
+
+class Wire(Spec):
+    """What both directions of the wire have in common, and the downlink's codec."""
+
+    feedback: Literal["none", "classic"] = "classic"
+    """Error feedback of the clients: `classic` keeps what compression lost as a residual and adds it to the next
+    update (Seide et al. 2014; Karimireddy et al. 2019); `none` forgets it."""
+    downlink: str = "none"
+    """Codec line for the model on its way to the clients; `none` sends it whole in fp32."""
+
+    @field_validator("downlink")
+    @classmethod
+    def _parses(cls, line: str) -> str:
+        try:
+            return str(Codec.parse(line))
+        except CodecError as error:
+            raise ValueError(str(error)) from error
+
+
+class Server(Spec):
+    """The server's side of learning."""
+
+    lr: float = Field(default=1.0, gt=0)
+    """Server learning rate: the next model is the model plus this times the mean update."""
+    evaluate_every: int = Field(default=1, ge=1)
+    """Rounds from one evaluation on the test set to the next; the last round is always evaluated."""
+
+
+class Hosts(Spec):
+    """How the simulation is spread over Ray actors; no result depends on it."""
+
+    workers: int | None = Field(default=None, ge=1)
+    """Client hosts; by default one for each core of the machine."""
+    clients_per_host: int | None = Field(default=None, ge=1)
+    """At most so many clients of a cohort on one host; sets the number of hosts where `workers` does not.
+    1 gives each client of the cohort an actor of its own."""
+    cpus: float = Field(default=1.0, gt=0)
+    """CPUs that each host reserves on the cluster."""
+
+
+class Checkpoints(Spec):
+    """When the run is saved."""
+
+    every: int = Field(default=10, ge=1)
+    """Rounds from one checkpoint to the next; the last round is always saved."""
+
+
+class Tracking(Spec):
+    """Where the run is recorded besides its own folder."""
+
+    to: Literal["mlflow", "nowhere"] = "mlflow"
+    """`mlflow` uses MLFLOW_TRACKING_URI, or a sqlite store in the working folder."""
+    experiment: str = Field(default="tightwire", min_length=1)
+    """Name of the MLflow experiment."""
+
+
+class Experiment(Spec):
+    """Everything that a run depends on."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    """Name of the run's folder below `runs/`."""
+    seed: int = Field(default=0, ge=0)
+    """All randomness of the run derives from it."""
+    rounds: int = Field(default=60, ge=1)
+    data: AnyData = Digits()
+    partition: AnyPartition = Dirichlet(alpha=0.5)
+    model: AnyModel = Mlp()
+    training: Training = Training()
+    population: Population = Population()
+    participation: Participation = Participation()
+    link: Link = Link()
+    deadline: float | None = Field(default=1800.0, gt=0)
+    """Simulated seconds from the start of a round after which an update is not used; null waits for everybody."""
+    policy: AnyPolicy = Budget()
+    wire: Wire = Wire()
+    server: Server = Server()
+    hosts: Hosts = Hosts()
+    checkpoints: Checkpoints = Checkpoints()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _cohort_fits(self) -> "Experiment":
+        if self.participation.cohort > self.population.clients:
+            raise ValueError(
+                f"participation.cohort is {self.participation.cohort}, more than population.clients = "
+                f"{self.population.clients}; choose a cohort of at most {self.population.clients}"
+            )
+        return self
+
+
+def load(path: Path | None, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment file and apply `a.b=value` overrides.
+
+    Args:
+        path: The YAML file; None starts from the defaults.
+        overrides: Each `key.key=value`, the value in YAML. Giving a section another `name` starts that section anew.
+
+    Raises:
+        ConfigError: The file cannot be read, is not YAML, or does not describe an experiment.
+    """
+    return override({} if path is None else _read(path), overrides)
+
+
+def override(tree: dict[str, Any], overrides: Sequence[str]) -> Experiment:
+    """Apply overrides to an experiment given as plain mappings, in place, and validate it; see `load`."""
+    for text in overrides:
+        _apply(tree, text)
+    return parse(tree)
+
+
+def parse(tree: Mapping[str, Any]) -> Experiment:
+    """Validate an experiment given as plain mappings.
+
+    Raises:
+        ConfigError: It does not describe an experiment; the message names the first key that is wrong.
+    """
+    try:
+        return Experiment.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def dump(experiment: Experiment) -> str:
+    """The fully resolved experiment as YAML that `load` reads back to an equal record."""
+    return yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110)
+
+
+def flat(experiment: Experiment) -> dict[str, str]:
+    """The resolved experiment as `{"training.lr": "0.1", ...}`, for trackers."""
+    return dict(_leaves(experiment.model_dump(mode="json"), ""))
+
+
+def _leaves(node: object, prefix: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, dict) and node:
+        for name, child in node.items():
+            yield from _leaves(child, f"{prefix}.{name}" if prefix else name)
+    else:
+        yield prefix, str(node)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a YAML experiment file"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text; give the path of a YAML experiment file") from None
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds a {type(tree).__name__} at its top; it should hold `key: value` lines")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    keys, equals, text = override.partition("=")
+    path = keys.strip().split(".")
+    if not equals or not all(path):
+        raise ConfigError(f"--set {override}: should be key=value, such as training.lr=0.1")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: the value {text!r} is not valid YAML") from None
+    node = tree
+    for name in path[:-1]:
+        child = node.get(name)
+        if child is None:
+            child = node[name] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {name} is the value {child!r}, which has no keys below it")
+        node = child
+    if path[-1] == "name" and len(path) > 1 and node.get("name") != value:
+        node.clear()
+    node[path[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    problems = error.errors()
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return _line(problems[0]) + more
+
+
+def _line(problem: ErrorDetails) -> str:
+    loc = problem["loc"]
+    where = ".".join(str(part) for part in _without_tags(loc))
+    if problem["type"] == "extra_forbidden":
+        name, known = str(loc[-1]), sorted(_known_keys(loc[:-1]))
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+        return f"{where}: unknown key (received {problem['input']!r}); {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "union_tag_invalid":
+        context = problem["ctx"]
+        near = difflib.get_close_matches(
+            str(context["tag"]), str(context["expected_tags"]).replace("'", "").split(", "), n=1
+        )
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{where}.name: received {context['tag']!r}, should be one of {context['expected_tags']}{hint}"
+    if problem["type"] == "union_tag_not_found":
+        return f"{where}: needs a `name` that says which one is meant (received {problem['input']!r})"
+    if problem["type"] == "missing":
+        return f"{where}: is missing and has no default"
+    received = "" if isinstance(problem["input"], dict | BaseModel) else f" (received {problem['input']!r})"
+    return f"{where}: {message}{received}" if where else message
+
+
+def _without_tags(loc: tuple[int | str, ...]) -> Iterator[int | str]:
+    """The path as the file's author wrote it: without the tags that tell the members of a union apart."""
+    models: list[type[BaseModel]] = [Experiment]
+    for part in loc:
+        below = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        if not below and _members(models, part):
+            models = _members(models, part)
+            continue
+        models = [m for annotation in below for m in _models_in(annotation)]
+        yield part
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> set[str]:
+    models: list[type[BaseModel]] = [Experiment]
+    for part in loc:
+        below = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        models = [m for annotation in below for m in _models_in(annotation)] if below else _members(models, part)
+    return {name for model in models for name in model.model_fields}
+
+
+def _members(models: list[type[BaseModel]], tag: int | str) -> list[type[BaseModel]]:
+    """Those of `models` whose `name` can be `tag`."""
+    return [
+        model
+        for model in models
+        if "name" in model.model_fields and tag in get_args(model.model_fields["name"].annotation)
+    ]
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, types.UnionType, Annotated):
+        for member in get_args(annotation):
+            yield from _models_in(member)

@@ -1,0 +1,1 @@
+"""Hardware profiles, links, energy, and the simulated clock."""

@@ -1,0 +1,1 @@
+"""One client's turn, the server's turn, aggregation, rounds and checkpoints."""

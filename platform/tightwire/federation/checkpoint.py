@@ -1,0 +1,194 @@
+"""Checkpoints: everything the next round depends on, on disk, so that a run survives the death of every process.
+
+A checkpoint is a manifest that names its files with their SHA-256. Files are written beside one another and never
+changed, the manifest comes last and atomically, and a client's residual is written again only if the client took part
+since the last checkpoint. The last two checkpoints are kept. Nothing is pickled.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from tightwire.errors import CheckpointError
+from tightwire.federation.downlink import Public
+from tightwire.federation.pool import Handle, Pool
+from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord
+from tightwire.federation.server import ClientRecord, RoundResult, ServerState
+from tightwire.federation.tables import read_rows, write_atomically, write_rows_atomically
+from tightwire.wire.ledger import Sections
+
+KEPT = 2
+"""Checkpoints kept: the newest, and the one before it in case the newest is damaged."""
+
+Row = TypeVar("Row", LedgerRow, DecisionRow, RoundRecord)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Names of the table parts written so far, one for each checkpoint; together they hold the whole run."""
+
+    ledger: tuple[str, ...] = ()
+    decisions: tuple[str, ...] = ()
+    rounds: tuple[str, ...] = ()
+
+
+class Checkpoints:
+    """The checkpoint folder of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._hashes: dict[str, str] = {}
+        self._residuals: dict[int, str] = {}
+        self._parts = Parts()
+
+    def save(self, state: ServerState[Handle], fresh: Sequence[RoundResult], pool: Pool[Handle]) -> None:
+        """Write a checkpoint of `state`; `fresh` are the rounds closed since the last one.
+
+        Raises:
+            CheckpointError: It could not be written, for want of space for example. The checkpoints before it stand.
+        """
+        try:
+            self._save(state, fresh, pool)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self._folder}: the checkpoint after round {state.round - 1} could not be written "
+                f"({error.strerror}); free some space; the checkpoint before it stands"
+            ) from error
+
+    def _save(self, state: ServerState[Handle], fresh: Sequence[RoundResult], pool: Pool[Handle]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        stamp = f"{state.round - 1:06d}"
+        hashes, residuals = dict(self._hashes), dict(self._residuals)
+
+        def write(name: str, content: bytes) -> str:
+            write_atomically(self._folder / name, content)
+            hashes[name] = hashlib.sha256(content).hexdigest()
+            return name
+
+        def table(kind: str, rows: Sequence[Row], row: type[Row]) -> str:
+            name = f"{kind}-{stamp}.parquet"
+            write_rows_atomically(self._folder / name, rows, row)
+            hashes[name] = hashlib.sha256((self._folder / name).read_bytes()).hexdigest()
+            return name
+
+        arrays = {"model": state.model}
+        if state.public is not None:
+            arrays["public"] = state.public.model
+        model = write(f"model-{stamp}.safetensors", save(arrays))
+        touched = {row.client for result in fresh for row in result.ledger}
+        for client in sorted(touched & state.residuals.keys()):
+            content = save({"residual": np.ascontiguousarray(pool.get(state.residuals[client]))})
+            residuals[client] = write(f"residual-{client}-{stamp}.safetensors", content)
+        parts = Parts(
+            (
+                *self._parts.ledger,
+                table("ledger", [row for result in fresh for row in result.ledger], LedgerRow),
+            ),
+            (
+                *self._parts.decisions,
+                table("decisions", [row for x in fresh for row in x.decisions], DecisionRow),
+            ),
+            (*self._parts.rounds, table("rounds", [result.record for result in fresh], RoundRecord)),
+        )
+        used = {model, *residuals.values(), *parts.ledger, *parts.decisions, *parts.rounds}
+        hashes = {name: sha for name, sha in hashes.items() if name in used}
+        manifest = {
+            "round": state.round,
+            "clock": state.clock,
+            "clock_fp32": state.clock_fp32,
+            "chain": state.chain,
+            "model": model,
+            "deltas": None if state.public is None else [asdict(sections) for sections in state.public.deltas],
+            "clients": {str(client): asdict(record) for client, record in state.clients.items()},
+            "residuals": {str(client): name for client, name in residuals.items()},
+            "parts": asdict(parts),
+            "files": hashes,
+        }
+        body = json.dumps(manifest)
+        sealed = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body})
+        write_atomically(self._folder / f"manifest-{stamp}.json", sealed.encode())
+        self._hashes, self._residuals, self._parts = hashes, residuals, parts
+        self._forget_old()
+
+    def load(self, pool: Pool[Handle], warn: Callable[[str], None]) -> ServerState[Handle] | None:
+        """The newest checkpoint that is whole, or None where there is none at all.
+
+        Args:
+            pool: Takes in the clients' residuals.
+            warn: Told, in one line, of each checkpoint that had to be passed over.
+
+        Raises:
+            CheckpointError: There are checkpoints, and all are damaged.
+        """
+        manifests = self._manifests()
+        for path in manifests:
+            try:
+                return self._load(path, pool)
+            except (CheckpointError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                warn(f"{path}: damaged and passed over ({error})")
+        if manifests:
+            raise CheckpointError(
+                f"{self._folder}: none of the {len(manifests)} checkpoints is whole; start the run anew"
+            )
+        return None
+
+    def _load(self, path: Path, pool: Pool[Handle]) -> ServerState[Handle]:
+        sealed = json.loads(path.read_bytes())
+        if hashlib.sha256(sealed["body"].encode()).hexdigest() != sealed["sha256"]:
+            raise CheckpointError("the manifest's checksum does not match")
+        manifest = json.loads(sealed["body"])
+        hashes: dict[str, str] = manifest["files"]
+        for name in hashes:
+            self._read(name, hashes)
+        arrays = load(self._read(manifest["model"], hashes))
+        residuals = {int(client): name for client, name in manifest["residuals"].items()}
+        deltas = manifest["deltas"]
+        state = ServerState(
+            round=manifest["round"],
+            model=arrays["model"],
+            public=None
+            if deltas is None
+            else Public(arrays["public"], tuple(Sections(**sections) for sections in deltas)),
+            clock=manifest["clock"],
+            clock_fp32=manifest["clock_fp32"],
+            clients={int(client): ClientRecord(**record) for client, record in manifest["clients"].items()},
+            residuals={c: pool.put(load(self._read(name, hashes))["residual"]) for c, name in residuals.items()},
+            chain=manifest["chain"],
+        )
+        self._hashes, self._residuals = hashes, residuals
+        self._parts = Parts(**{kind: tuple(names) for kind, names in manifest["parts"].items()})
+        return state
+
+    def rows(self, kind: str, row: type[Row]) -> Iterator[Row]:
+        """All rows of one table up to the newest checkpoint; `kind` is ``ledger``, ``decisions`` or ``rounds``."""
+        for name in getattr(self._parts, kind):
+            yield from read_rows(self._folder / name, row)
+
+    def _read(self, name: str, hashes: dict[str, str]) -> bytes:
+        content = (self._folder / name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != hashes[name]:
+            raise CheckpointError(f"{name} does not have the checksum that it was written with")
+        return content
+
+    def _manifests(self) -> list[Path]:
+        return sorted(self._folder.glob("manifest-*.json"), reverse=True)
+
+    def _forget_old(self) -> None:
+        """Remove what no kept checkpoint needs; a file that will not go is no reason to stop."""
+        kept: set[str] = set()
+        for path in self._manifests()[:KEPT]:
+            kept.add(path.name)
+            with suppress(OSError, ValueError, KeyError):
+                kept.update(json.loads(json.loads(path.read_bytes())["body"])["files"])
+        for path in self._folder.iterdir():
+            if path.name not in kept:
+                with suppress(OSError):
+                    path.unlink()

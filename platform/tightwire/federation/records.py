@@ -1,0 +1,129 @@
+"""The rows that a run records: the ledger of every frame, every decision, and every round."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Direction = Literal["up", "down"]
+Status = Literal["used", "late", "surplus", "lost", "rejected"]
+"""What became of a frame: used; late (missed the deadline); surplus (over-selection had enough); lost (drop-out);
+rejected (the server refused it). All but the first are wasted bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One frame on the simulated wire. The sections add up to `bytes`, which is the frame's length."""
+
+    round: int
+    client: int
+    tier: str
+    direction: Direction
+    codec: str
+    status: Status
+    bytes: int
+    header: int
+    scales: int
+    indices: int
+    tables: int
+    codes: int
+    check: int
+    bytes_fp32: int
+    """Exact length of the same update's frame under the codec ``none``."""
+    seconds: float
+    """Simulated seconds that the transfer took, latency included."""
+    joules: float
+    """Energy that the client's radio spent on it."""
+    frames: int = 1
+    """Frames that this row stands for: a returning client may be sent several missed deltas."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """One client's decision in one round, what it predicted and what came."""
+
+    round: int
+    client: int
+    tier: str
+    codec: str
+    """Empty when the client skipped its upload."""
+    bits: float
+    density: float
+    reason: str
+    predicted_bytes: float | None
+    predicted_seconds: float | None
+    predicted_error: float | None
+    bytes: int
+    seconds: float
+    error: float
+    """Real squared error over squared norm (NMSE) of what was encoded."""
+    status: str
+    """A `Status`, or ``"skipped"``, or ``"refused: <reason>"`` for a client that never trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """One round in figures. Seconds are simulated unless the name says wall."""
+
+    round: int
+    accuracy: float | None
+    """Test accuracy in [0, 1] after this round; None in rounds without evaluation."""
+    loss: float | None
+    """Mean test loss; None in rounds without evaluation."""
+    train_loss: float | None
+    """Mean local loss of the clients that trained; None when none did."""
+    bytes_up: int
+    """Bytes of the frames sent by clients this round, used or wasted."""
+    bytes_down: int
+    bytes_wasted: int
+    """Bytes, up and down, of frames that were not used, or served a client whose update was not."""
+    bytes_up_fp32: int
+    bytes_down_fp32: int
+    seconds: float
+    """Length of this round by the simulated clock."""
+    sim_seconds: float
+    """The clock at the end of this round."""
+    sim_seconds_fp32: float
+    """The same clock had every frame been fp32."""
+    joules: float
+    mean_bits: float
+    """Mean quantiser bits over this round's uploads; 0 when there was none."""
+    mean_density: float
+    cohort: int
+    """Clients selected."""
+    participants: int
+    """Clients whose update was used."""
+    late: int
+    late_fp32: int
+    """Clients that would have been late had every frame been fp32."""
+    lost: int
+    """Drop-outs."""
+    skipped: int
+    refused: dict[str, int] = field(default_factory=dict)
+    """Clients that could not take part or whose update was refused, by reason, such as ``{"memory": 2}``."""
+    wall_seconds: float = 0.0
+    hosts: int = 1
+    """Client hosts alive at the end of the round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The whole run in figures; written as ``summary.json``."""
+
+    name: str
+    rounds: int
+    clients: int
+    cohort: int
+    accuracy: float
+    best_accuracy: float
+    bytes_up: int
+    bytes_down: int
+    bytes_up_fp32: int
+    bytes_down_fp32: int
+    bytes_wasted: int
+    sim_seconds: float
+    sim_seconds_fp32: float
+    energy_joules: float
+    wall_seconds: float
+    workers: int
+    seed: int
+    digest: str
+    mlflow_run_id: str | None

@@ -1,0 +1,345 @@
+"""The server's turn: who takes part, what they are sent, when the round closes, and the next model.
+
+Synchronous rounds with FedAvg weights (McMahan et al. 2017, algorithm 1) and a server learning rate (Reddi et al.
+2021, algorithm 1).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic
+
+import numpy as np
+
+from tightwire.arrays import Flat, Ints, Sums
+from tightwire.codecs.codec import decode
+from tightwire.devices.clock import Arrival, Closing, close_round
+from tightwire.devices.energy import can_afford, compute_joules, download_joules, drain
+from tightwire.devices.memory import refusal
+from tightwire.devices.participation import Participation
+from tightwire.devices.population import Population
+from tightwire.federation.aggregate import FixedPoint
+from tightwire.federation.digest import START, extend
+from tightwire.federation.downlink import NEVER, Delivery, Downlink, Public
+from tightwire.federation.pool import Handle, Pool
+from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord, Status
+from tightwire.federation.tasks import Broadcast, ClientReport, ClientTask
+from tightwire.policies.base import Outcome, Policy
+from tightwire.wire.ledger import SECTIONS, Sections
+from tightwire.wire.schema import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRecord:
+    """The small part of what a client carries from round to round; its residual is kept by the pool."""
+
+    version: int = NEVER
+    """The public model it holds."""
+    battery: float = math.inf
+    """Joules left."""
+    policy: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState(Generic[Handle]):
+    """Everything the next round depends on; what a checkpoint holds."""
+
+    round: int
+    """The round to come, from 1."""
+    model: Flat
+    public: Public | None = None
+    clock: float = 0.0
+    """Simulated seconds since the run began."""
+    clock_fp32: float = 0.0
+    clients: dict[int, ClientRecord] = field(default_factory=dict)
+    """Only those that ever took part."""
+    residuals: dict[int, Handle] = field(default_factory=dict)
+    chain: str = START
+
+
+@dataclass(frozen=True, slots=True)
+class RoundResult:
+    """What a closed round adds to the run's tables."""
+
+    record: RoundRecord
+    ledger: tuple[LedgerRow, ...]
+    decisions: tuple[DecisionRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSetup:
+    """What the server needs to know, all of it fixed for the run."""
+
+    seed: int
+    schema: Schema
+    sizes: Ints
+    """Samples of each client, shape (clients,)."""
+    participation: Participation
+    population: Population
+    policy: Policy[Any]
+    downlink: Downlink
+    deadline: float | None
+    lr: float
+    memory_needed: int
+    """Bytes that training takes on a device."""
+    flops_per_sample: float
+    """FLOPs to train on one sample over all local epochs."""
+    fp32_bytes: int
+    """Exact length of a frame under the codec ``none``."""
+    evaluate: Callable[[int, Flat], tuple[float, float] | None]
+    """(round, model) -> (test loss, test accuracy), or None in rounds without evaluation."""
+
+
+@dataclass(slots=True)
+class _Cohort:
+    """The clients of one round, before it closes."""
+
+    tasks: list[ClientTask]
+    deliveries: dict[int, Delivery]
+    refused: dict[str, int]
+    selected: int
+
+
+class Server(Generic[Handle]):
+    """Runs rounds on a pool; all of its state is in the `ServerState` that goes in and comes out."""
+
+    def __init__(self, setup: ServerSetup, pool: Pool[Handle]) -> None:
+        self._setup = setup
+        self._pool = pool
+        self._eligible = np.flatnonzero(setup.sizes > 0)
+
+    def step(self, state: ServerState[Handle]) -> tuple[ServerState[Handle], RoundResult]:
+        """One round."""
+        setup = self._setup
+        public = setup.downlink.publish(state.public, state.model)
+        cohort = self._invite(state, public)
+        weight = sum(int(setup.sizes[task.client]) for task in cohort.tasks)
+        wanted = min(setup.participation.cohort, len(cohort.tasks))
+        broadcast = Broadcast(state.round, public.model, weight, spare=len(cohort.tasks) - wanted)
+        fixed = FixedPoint.for_weight(weight)
+        total = fixed.zeros(public.model.size)
+        reports: dict[int, ClientReport] = {}
+        reserve: dict[int, bytes] = {}
+        offered: dict[int, Handle] = {}
+        owed = {task.client: state.residuals[task.client] for task in cohort.tasks if task.client in state.residuals}
+        for result, residuals in self._pool.run(broadcast, cohort.tasks, owed):
+            total += result.total
+            reports.update((report.client, report) for report in result.reports)
+            reserve.update(result.reserve)
+            offered.update(residuals)
+        reports = dict(sorted(reports.items()))
+
+        closing = close_round(_arrivals(reports), wanted=wanted, deadline=setup.deadline)
+        closing_fp32 = close_round(_arrivals_fp32(reports), wanted=wanted, deadline=setup.deadline)
+        for client in closing.accepted:
+            if client in reserve:
+                update = decode(reserve[client], setup.schema, round=state.round, client=client)
+                fixed.add(total, update, int(setup.sizes[client]))
+        model = self._next_model(state.model, fixed, total, closing)
+
+        ledger, decisions = self._book(state.round, cohort, reports, closing)
+        after: ServerState[Handle] = ServerState(
+            round=state.round + 1,
+            model=model,
+            public=public,
+            clock=state.clock + closing.seconds,
+            clock_fp32=state.clock_fp32 + closing_fp32.seconds,
+            clients={**state.clients, **self._carry(state, cohort, reports, closing, public.version)},
+            residuals={**state.residuals, **{c: offered[c] for c in closing.accepted if c in offered}},
+            chain=extend(state.chain, ledger, decisions),
+        )
+        record = self._record(after, cohort, reports, ledger, closing, closing_fp32)
+        return after, RoundResult(record, ledger, decisions)
+
+    def _invite(self, state: ServerState[Handle], public: Public) -> _Cohort:
+        """Select a cohort; those who cannot take part say so before anything is sent."""
+        setup = self._setup
+        selected = setup.participation.select(self._eligible, state.round, setup.seed)
+        cohort = _Cohort([], {}, {}, len(selected))
+        whole = setup.downlink.whole(public)
+        for client in selected:
+            profile = setup.population.profile(client, setup.seed)
+            record = state.clients.get(client) or ClientRecord(battery=profile.battery)
+            delivery = setup.downlink.deliver(public, record.version, whole)
+            bytes_down = delivery.sections.total
+            flops = setup.flops_per_sample * int(setup.sizes[client])
+            joules = download_joules(bytes_down, profile) + compute_joules(flops, profile)
+            reason = refusal(profile, setup.memory_needed)
+            if reason is None and not can_afford(record.battery, joules):
+                reason = "battery"
+            if reason is not None:
+                cohort.refused[reason] = cohort.refused.get(reason, 0) + 1
+                continue
+            drops = setup.participation.drops(client, state.round, setup.seed)
+            cohort.tasks.append(ClientTask(client, bytes_down, drops, record.battery, record.policy))
+            cohort.deliveries[client] = delivery
+        return cohort
+
+    def _next_model(self, model: Flat, fixed: FixedPoint, total: Sums, closing: Closing) -> Flat:
+        """x_{t+1} = x_t + lr * weighted mean of the updates in use."""
+        used = sum(int(self._setup.sizes[client]) for client in closing.accepted)
+        return model + np.float32(self._setup.lr) * fixed.mean(total, used) if used else model
+
+    def _carry(
+        self,
+        state: ServerState[Handle],
+        cohort: _Cohort,
+        reports: Mapping[int, ClientReport],
+        closing: Closing,
+        version: int,
+    ) -> dict[int, ClientRecord]:
+        """What each client takes along into later rounds."""
+        carried = {}
+        for task in cohort.tasks:
+            report = reports[task.client]
+            policy = report.policy
+            if report.sections is not None:
+                outcome = Outcome(
+                    round=state.round,
+                    decision=report.decision,
+                    bytes=report.sections.total,
+                    seconds=report.upload_seconds,
+                    latency=self._setup.population.profile(task.client, self._setup.seed).rtt / 2,
+                    accepted=task.client in closing.accepted,
+                    late=task.client in closing.late,
+                )
+                learnt = self._setup.policy.learn(self._setup.policy.load(dict(policy)), outcome)
+                policy = self._setup.policy.dump(learnt)
+            carried[task.client] = ClientRecord(version, drain(task.battery, report.joules), policy)
+        return carried
+
+    def _book(
+        self, round_: int, cohort: _Cohort, reports: Mapping[int, ClientReport], closing: Closing
+    ) -> tuple[tuple[LedgerRow, ...], tuple[DecisionRow, ...]]:
+        ledger: list[LedgerRow] = []
+        decisions: list[DecisionRow] = []
+        for client, report in reports.items():
+            tier = self._setup.population.profile(client, self._setup.seed).tier
+            status = _status(report, closing)
+
+            def row(sections: Sections, **rest: Any) -> LedgerRow:  # Any: the remaining fields, checked by the record
+                parts = {name: getattr(sections, name) for name in SECTIONS}
+                return LedgerRow(bytes=sections.total, bytes_fp32=self._setup.fp32_bytes, **parts, **rest)
+
+            delivery = cohort.deliveries[client]
+            common = {"round": round_, "client": client, "tier": tier}
+            ledger.append(
+                row(
+                    delivery.sections,
+                    **common,
+                    direction="down",
+                    codec=delivery.codec,
+                    status="used",
+                    seconds=report.download_seconds,
+                    joules=report.download_joules,
+                    frames=delivery.frames,
+                )
+            )
+            if report.sections is not None:
+                ledger.append(
+                    row(
+                        report.sections,
+                        **common,
+                        direction="up",
+                        codec=report.decision.codec or "",
+                        status=status,
+                        seconds=report.upload_seconds,
+                        joules=report.upload_joules,
+                    )
+                )
+            decision = report.decision
+            decisions.append(
+                DecisionRow(
+                    round=round_,
+                    client=client,
+                    tier=tier,
+                    codec=decision.codec or "",
+                    bits=decision.bits,
+                    density=decision.density,
+                    reason=decision.reason,
+                    predicted_bytes=decision.predicted_bytes,
+                    predicted_seconds=decision.predicted_seconds,
+                    predicted_error=decision.predicted_error,
+                    bytes=report.sections.total if report.sections is not None else 0,
+                    seconds=report.upload_seconds,
+                    error=report.error,
+                    status=status if report.sections is not None else _unsent(report),
+                )
+            )
+        return tuple(ledger), tuple(decisions)
+
+    def _record(
+        self,
+        after: ServerState[Handle],
+        cohort: _Cohort,
+        reports: Mapping[int, ClientReport],
+        ledger: tuple[LedgerRow, ...],
+        closing: Closing,
+        closing_fp32: Closing,
+    ) -> RoundRecord:
+        number = after.round - 1
+        evaluation = self._setup.evaluate(number, after.model)
+        loss, accuracy = evaluation if evaluation is not None else (None, None)
+        up = [row for row in ledger if row.direction == "up"]
+        down = [row for row in ledger if row.direction == "down"]
+        sent = [report for report in reports.values() if report.sections is not None]
+        refused = dict(cohort.refused)
+        for report in reports.values():
+            if report.rejected is not None:
+                refused[report.rejected] = refused.get(report.rejected, 0) + 1
+        return RoundRecord(
+            round=number,
+            accuracy=accuracy,
+            loss=loss,
+            train_loss=_mean([report.train_loss for report in reports.values()]) if reports else None,
+            bytes_up=sum(row.bytes for row in up),
+            bytes_down=sum(row.bytes for row in down),
+            bytes_wasted=sum(row.bytes for row in up if row.status != "used"),
+            bytes_up_fp32=len(reports) * self._setup.fp32_bytes,
+            bytes_down_fp32=len(down) * self._setup.fp32_bytes,
+            seconds=closing.seconds,
+            sim_seconds=after.clock,
+            sim_seconds_fp32=after.clock_fp32,
+            joules=math.fsum(report.joules for report in reports.values()),
+            mean_bits=_mean([report.decision.bits for report in sent]),
+            mean_density=_mean([report.decision.density for report in sent]),
+            cohort=cohort.selected,
+            participants=len(closing.accepted),
+            late=len(closing.late),
+            late_fp32=len(closing_fp32.late),
+            lost=sum(task.drops for task in cohort.tasks),
+            skipped=sum(report.decision.codec is None and report.rejected is None for report in reports.values()),
+            refused=dict(sorted(refused.items())),
+            hosts=self._pool.hosts,
+        )
+
+
+def with_wall(result: RoundResult, seconds: float) -> RoundResult:
+    """The same round with the wall time that it took; nothing else may depend on it."""
+    return replace(result, record=replace(result.record, wall_seconds=seconds))
+
+
+def _arrivals(reports: Mapping[int, ClientReport]) -> list[Arrival]:
+    return [Arrival(client, report.arrival) for client, report in reports.items()]
+
+
+def _arrivals_fp32(reports: Mapping[int, ClientReport]) -> list[Arrival]:
+    return [Arrival(client, report.arrival_fp32) for client, report in reports.items()]
+
+
+def _status(report: ClientReport, closing: Closing) -> Status:
+    if report.rejected is not None:
+        return "rejected"
+    if report.client in closing.accepted:
+        return "used"
+    if report.client in closing.late:
+        return "late"
+    return "lost" if report.arrival is None else "surplus"
+
+
+def _unsent(report: ClientReport) -> str:
+    return "skipped" if report.rejected is None else f"refused: {report.rejected}"
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0

@@ -1,0 +1,76 @@
+"""What travels between the server and the client hosts: tasks out, reports and one sum back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tightwire.arrays import Flat, Sums
+from tightwire.policies.base import Decision
+from tightwire.wire.ledger import Sections
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """What every host needs for one round; put into the object store once."""
+
+    round: int
+    model: Flat
+    """The public model: what the clients hold after the downlink, shape (parameters,)."""
+    weight: int
+    """Samples of the whole cohort; fixes the fixed-point format of the round."""
+    spare: int
+    """Clients selected beyond those wanted. So many of a host's slowest frames go back unsummed, because the server
+    may turn out not to want them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTask:
+    """One client's turn, as the server hands it out."""
+
+    client: int
+    bytes_down: int
+    """Bytes of the frames by which this client receives the model."""
+    drops: bool
+    """Whether this client's upload gets lost."""
+    battery: float
+    """Joules left; infinity on mains."""
+    policy: Mapping[str, float] | None
+    """The client's policy state as plain numbers; None for a newcomer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientReport:
+    """What became of one client's turn. Seconds are simulated."""
+
+    client: int
+    decision: Decision
+    policy: Mapping[str, float]
+    """The policy state after deciding."""
+    train_loss: float
+    sections: Sections | None
+    """The frame's bytes by section; None when nothing was sent."""
+    error: float
+    """Squared error over squared norm (NMSE) of the encoded vector; 0 when nothing was sent."""
+    download_seconds: float
+    upload_seconds: float
+    arrival: float | None
+    """Seconds from the start of the round to the last byte; None when nothing arrives."""
+    arrival_fp32: float | None
+    """The same had both directions carried fp32; None for a drop-out."""
+    joules: float
+    download_joules: float
+    upload_joules: float
+    rejected: str | None = None
+    """Why the server refused the update, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShareResult:
+    """What one host sends back for its share of the cohort: one fixed-point sum, not its clients' updates."""
+
+    total: Sums
+    """Fixed-point sum over the clients in `summed`, shape (parameters,)."""
+    summed: tuple[int, ...]
+    reports: tuple[ClientReport, ...]
+    """In the order of the share's tasks."""
+    reserve: Mapping[int, bytes]
+    """Frames of clients that the server may or may not want; see `Broadcast.spare`."""

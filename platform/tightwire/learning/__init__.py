@@ -1,0 +1,1 @@
+"""Datasets, partitions, models and local training."""

@@ -1,0 +1,257 @@
+"""Puts an experiment's parts together and runs its rounds from start, or checkpoint, to end.
+
+Knows nothing of Ray: whoever calls it hands in the pool, in process or not.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol
+
+import numpy as np
+
+from tightwire.arrays import Flat
+from tightwire.codecs.codec import fp32_frame_length
+from tightwire.config import Experiment
+from tightwire.devices.memory import training_memory
+from tightwire.errors import CheckpointError
+from tightwire.federation.checkpoint import Checkpoints
+from tightwire.federation.client import ClientRunner, ClientSetup, Trainer
+from tightwire.federation.digest import digest
+from tightwire.federation.downlink import Downlink
+from tightwire.federation.pool import Handle, Pool
+from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord, Summary
+from tightwire.federation.server import RoundResult, Server, ServerSetup, ServerState, with_wall
+from tightwire.federation.tables import write_rows_atomically
+from tightwire.learning.cost import TrainingCost, training_cost
+from tightwire.learning.flat import FlatModel
+from tightwire.learning.samples import FederatedData
+from tightwire.learning.torch_state import single_thread
+from tightwire.learning.training import evaluate, train
+from tightwire.tracking.base import RunInfo, Tracker
+from tightwire.tracking.folder import RunFolder
+from tightwire.tracking.plots import draw
+from tightwire.tracking.summary import summarise, write_summary
+
+
+class Listener(Protocol):
+    """Whoever watches a run while it goes."""
+
+    def round(self, record: RoundRecord) -> None:
+        """A round has closed."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that a person should know, in one line."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an experiment file stands for, once data and model are there."""
+
+    config: Experiment
+    data: FederatedData
+    model: FlatModel
+    cost: TrainingCost
+
+    @classmethod
+    def of(cls, config: Experiment, data: FederatedData) -> "Parts":
+        """Build the model on data that was loaded before, for example by another process."""
+        module = config.model.build(data.features, data.classes, config.seed)
+        return cls(config, data, FlatModel(module), training_cost(module, data.features))
+
+    @classmethod
+    def load(cls, config: Experiment) -> "Parts":
+        """Load the data and build the model.
+
+        Raises:
+            DataError: The dataset is missing or cannot be used.
+        """
+        return cls.of(config, load_data(config))
+
+    def runner(self, trainer: Trainer = train) -> ClientRunner:
+        """The clients' side."""
+        config = self.config
+        return ClientRunner(
+            ClientSetup(
+                seed=config.seed,
+                model=self.model,
+                data=self.data,
+                training=config.training,
+                trainer=trainer,
+                cost=self.cost,
+                population=config.population,
+                link=config.link,
+                policy=config.policy,
+                feedback=config.wire.feedback,
+                deadline=config.deadline,
+            )
+        )
+
+    def server(self, pool: Pool[Handle], *, evaluating: bool = True) -> Server[Handle]:
+        """The server's side, on a pool of clients."""
+        config, schema = self.config, self.model.schema
+        setup = ServerSetup(
+            seed=config.seed,
+            schema=schema,
+            sizes=self.data.sizes,
+            participation=config.participation,
+            population=config.population,
+            policy=config.policy,
+            downlink=Downlink(config.wire.downlink, schema, config.seed),
+            deadline=config.deadline,
+            lr=config.server.lr,
+            memory_needed=self.memory_needed,
+            flops_per_sample=self.cost.flops_per_sample * config.training.epochs,
+            fp32_bytes=fp32_frame_length(schema),
+            evaluate=self._evaluate if evaluating else _never,
+        )
+        return Server(setup, pool)
+
+    @property
+    def memory_needed(self) -> int:
+        """Bytes that training this model takes on a device."""
+        batch, largest = self.config.training.batch, int(self.data.sizes.max())
+        samples = largest if batch == "all" else min(batch, largest)
+        return training_memory(self.cost.parameters, self.cost.activation_bytes_per_sample, samples)
+
+    def start(self) -> ServerState[Handle]:
+        """The state before the first round."""
+        return ServerState(round=1, model=self.model.read())
+
+    def _evaluate(self, round_: int, model: Flat) -> tuple[float, float] | None:
+        if round_ % self.config.server.evaluate_every and round_ != self.config.rounds:
+            return None
+        return evaluate(self.model, model, *self.data.test)
+
+
+def load_data(config: Experiment) -> FederatedData:
+    """The experiment's dataset, split among its clients.
+
+    Raises:
+        DataError: The dataset is missing or cannot be used.
+    """
+    return config.data.load(config.seed, config.population.clients, config.partition)
+
+
+def _never(round_: int, model: Flat) -> None:  # noqa: ARG001 - stands in for an evaluation
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended: with a summary, or stopped on request after round `round`."""
+
+    round: int
+    summary: Summary | None
+    late: int = 0
+    """Uploads that missed the deadline."""
+    late_fp32: int = 0
+    """Uploads that would have missed it, had every frame been fp32."""
+    untracked: str | None = None
+    """One line on what the tracker could not send, or None."""
+
+
+class Simulation(Generic[Handle]):
+    """One run of an experiment in its folder."""
+
+    def __init__(
+        self, parts: Parts, folder: RunFolder, pool: Pool[Handle], tracker: Tracker, listener: Listener
+    ) -> None:
+        self._parts = parts
+        self._config = parts.config
+        self._folder = folder
+        self._pool = pool
+        self._tracker = tracker
+        self._listener = listener
+        self._checkpoints = Checkpoints(folder.checkpoint)
+        self._fresh: list[RoundResult] = []
+
+    def run(self, info: RunInfo, stopping: Callable[[], bool] = lambda: False) -> Ended:
+        """Run all rounds that the folder's checkpoint does not hold yet.
+
+        Args:
+            info: What the tracker is told at the start.
+            stopping: Asked between rounds; True saves a checkpoint and ends the run early.
+
+        Raises:
+            CheckpointError: The end of the run could not be saved, or no checkpoint is whole.
+        """
+        self._tracker.start(info)
+        try:
+            with single_thread():
+                state = self._rounds(stopping)
+            if state.round <= self._config.rounds:
+                return Ended(state.round - 1, None, untracked=self._tracker.finish(None, status="killed"))
+            return self._conclude(state)
+        except BaseException:
+            self._tracker.finish(None, status="failed")
+            raise
+
+    def _rounds(self, stopping: Callable[[], bool]) -> ServerState[Handle]:
+        server = self._parts.server(self._pool)
+        state = self._checkpoints.load(self._pool, self._listener.note) or self._parts.start()
+        while state.round <= self._config.rounds and not stopping():
+            began = time.perf_counter()
+            state, result = server.step(state)
+            result = with_wall(result, time.perf_counter() - began)
+            self._fresh.append(result)
+            self._tracker.round(result.record)
+            self._listener.round(result.record)
+            if (state.round - 1) % self._config.checkpoints.every == 0 and state.round <= self._config.rounds:
+                try:
+                    self._save(state)
+                except CheckpointError as error:
+                    self._listener.note(
+                        f"{error}; going on, and trying again after {self._config.checkpoints.every} rounds"
+                    )
+        if self._fresh:
+            self._save(state)
+        return state
+
+    def _save(self, state: ServerState[Handle]) -> None:
+        self._checkpoints.save(state, self._fresh, self._pool)
+        self._fresh.clear()
+
+    def _conclude(self, state: ServerState[Handle]) -> Ended:
+        """Write what a finished run leaves behind."""
+        folder = self._folder
+        ledger = list(self._checkpoints.rows("ledger", LedgerRow))
+        decisions = list(self._checkpoints.rows("decisions", DecisionRow))
+        rounds = list(self._checkpoints.rows("rounds", RoundRecord))
+        write_rows_atomically(folder.ledger, ledger, LedgerRow)
+        write_rows_atomically(folder.decisions, decisions, DecisionRow)
+        write_rows_atomically(folder.rounds, rounds, RoundRecord)
+        folder.write_model(_named(state.model, self._parts.model))
+        summary = summarise(
+            rounds,
+            name=folder.name,
+            clients=self._config.population.clients,
+            cohort=self._config.participation.cohort,
+            workers=self._pool.hosts,
+            seed=self._config.seed,
+            digest=digest(state.chain, state.model),
+            mlflow_run_id=self._tracker.run_id,
+            wall_seconds=math.fsum(record.wall_seconds for record in rounds),
+        )
+        draw(folder.plots, rounds, decisions, ledger)
+        write_summary(folder.summary, summary)
+        untracked = self._tracker.finish(summary, status="finished")
+        return Ended(
+            state.round - 1,
+            replace(summary, mlflow_run_id=self._tracker.run_id),
+            late=sum(record.late for record in rounds),
+            late_fp32=sum(record.late_fp32 for record in rounds),
+            untracked=untracked,
+        )
+
+
+def _named(flat: Flat, model: FlatModel) -> dict[str, np.ndarray]:
+    """The model's tensors by name and in their shapes, as a PyTorch user expects them."""
+    tensors, offset = {}, 0
+    for tensor in model.schema.tensors:
+        tensors[tensor.name] = flat[offset : offset + tensor.size].reshape(tensor.shape)
+        offset += tensor.size
+    return tensors

@@ -1,0 +1,1 @@
+"""What a run records: its folder, its plots, and the MLflow tracker."""

@@ -1,0 +1,1 @@
+"""Bit packing, entropy coders, the frame and the byte ledger."""

@@ -1,0 +1,32 @@
+"""The byte ledger of one frame: which bytes carry what."""
+
+from dataclasses import dataclass, fields
+
+SECTIONS = ("header", "scales", "indices", "tables", "codes", "check")
+"""All parts of a frame. Every byte belongs to just one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sections:
+    """Bytes by section; they add up to the length of the frame, and two ledgers add up to the ledger of both frames."""
+
+    header: int = 0
+    """Magic, version, length, schema digest, round, client and codec line."""
+    scales: int = 0
+    """What a quantiser says about its range."""
+    indices: int = 0
+    """Which values were kept."""
+    tables: int = 0
+    """Entropy models and the lengths of what they coded."""
+    codes: int = 0
+    """The values themselves."""
+    check: int = 0
+    """The checksum."""
+
+    @property
+    def total(self) -> int:
+        """Sum of all sections."""
+        return self.header + self.scales + self.indices + self.tables + self.codes + self.check
+
+    def __add__(self, other: "Sections") -> "Sections":
+        return Sections(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Sections)))

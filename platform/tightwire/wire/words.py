@@ -1,0 +1,33 @@
+"""32-bit word operations for numba kernels.
+
+Numba widens what it computes from two uint32 to 64 bits, which halves what a SIMD register holds; these do not.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+from numba.extending import intrinsic
+
+
+def _binary(emit: Callable[[Any, Any, Any], Any]) -> Any:  # numba and llvmlite have no types
+    @intrinsic
+    def operation(typingctx, left, right):  # type: ignore[no-untyped-def]  # noqa: ARG001 - as above
+        def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]  # noqa: ARG001 - as above
+            return emit(builder, *arguments)
+
+        return types.uint32(types.uint32, types.uint32), codegen
+
+    return operation
+
+
+mul32 = _binary(lambda builder, left, right: builder.mul(left, right))
+"""Product modulo 2**32."""
+add32 = _binary(lambda builder, left, right: builder.add(left, right))
+"""Sum modulo 2**32."""
+xor32 = _binary(lambda builder, left, right: builder.xor(left, right))
+"""left ^ right."""
+shl32 = _binary(lambda builder, left, right: builder.shl(left, right))
+"""left << right, for right < 32."""
+shr32 = _binary(lambda builder, left, right: builder.lshr(left, right))
+"""left >> right, for right < 32."""

@@ -1,0 +1,83 @@
+"""The Ray pool against the in-process one, and against hosts that die."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from scenarios import Quiet, digest_of, run_here, small
+from tightwire.config import Experiment
+from tightwire.simulation import Parts
+from tightwire_actors.pool import HostsLostError, RayPool
+
+FIXED = {"name": "fixed", "codec": "topk(0.1) | uniform(4) | rans"}
+
+
+def on_ray(config: Experiment, folder: Path, *, hosts: int, listener: Quiet | None = None) -> str:
+    listener = listener or Quiet()
+    pool = RayPool(config, Parts.load(config).data, hosts=hosts, note=listener.note)
+    try:
+        return digest_of(run_here(config, folder, pool=pool, listener=listener))
+    finally:
+        pool.close()
+
+
+def hosts_at_work() -> list[int]:
+    """Process ids of the client hosts that are carrying out a share right now."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        title = " ".join(process.info["cmdline"] or [])
+        if title.startswith("ray::ClientHostImpl.run"):
+            found.append(int(process.info["pid"]))
+    return found
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+@pytest.mark.parametrize("policy", [FIXED, {"name": "budget"}], ids=["fixed", "budget"])
+def test_any_number_of_hosts_gives_the_in_process_digest(tmp_path: Path, hosts: int, policy: dict[str, str]) -> None:
+    config = small(policy=policy)
+    assert on_ray(config, tmp_path / "ray", hosts=hosts) == digest_of(run_here(config, tmp_path / "here"))
+
+
+class Killer(threading.Thread):
+    """Kills hosts at work with SIGKILL, `kills` times."""
+
+    def __init__(self, kills: int) -> None:
+        super().__init__(daemon=True)
+        self.left = kills
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while self.left and not self.over.is_set():
+            for pid in hosts_at_work()[:1]:
+                os.kill(pid, signal.SIGKILL)
+                self.left -= 1
+                time.sleep(1.0)
+            time.sleep(0.002)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_host_killed_at_work_is_replaced_and_its_share_redone_with_the_same_bits(tmp_path: Path) -> None:
+    config = small(policy=FIXED, rounds=8, training={"epochs": 60, "batch": 2, "lr": 0.02})
+    listener = Quiet()
+    killer = Killer(kills=2)
+    killer.start()
+    digest = on_ray(config, tmp_path / "ray", hosts=2, listener=listener)
+    killer.over.set()
+    killer.join()
+    assert killer.left == 0, "no host was caught at work"
+    assert sum("a client host died" in note for note in listener.notes) == 2
+    assert listener.records[-1].hosts == 2
+    assert digest == digest_of(run_here(config, tmp_path / "here"))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_share_that_kills_every_host_ends_the_run_with_a_clear_line(tmp_path: Path) -> None:
+    config = small(model={"name": "custom", "function": "lethal:model"}, rounds=2)
+    with pytest.raises(HostsLostError, match="client hosts died over the same"):
+        on_ray(config, tmp_path, hosts=1)

@@ -1,0 +1,55 @@
+"""One suite for all pools: whatever carries out the work, the bits are the same."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from scenarios import digest_of, run_here, small
+from tightwire.arrays import Flat
+from tightwire.config import Experiment
+from tightwire.federation.pool import InProcessPool
+from tightwire.federation.tasks import Broadcast, ClientTask, ShareResult
+from tightwire.simulation import Parts
+
+
+class ScatteredPool(InProcessPool):
+    """Carries out many small shares, last first, as a pool of racing hosts might."""
+
+    def __init__(self, config: Experiment, shares: int) -> None:
+        super().__init__(Parts.load(config).runner())
+        self._shares = shares
+
+    def run(
+        self, broadcast: Broadcast, tasks: Sequence[ClientTask], residuals: Mapping[int, Flat]
+    ) -> Iterator[tuple[ShareResult, dict[int, Flat]]]:
+        for share in reversed(range(self._shares)):
+            yield from super().run(broadcast, tasks[share :: self._shares], residuals)
+
+
+POLICIES = {
+    "budget": {"name": "budget"},
+    "fixed": {"name": "fixed", "codec": "topk(0.1) | uniform(4) | rans"},
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("shares", [2, 3, 8])
+def test_any_split_of_the_work_gives_the_same_digest(tmp_path: Path, policy: str, shares: int) -> None:
+    config = small(policy=POLICIES[policy])
+    alone = run_here(config, tmp_path / "alone")
+    scattered = run_here(config, tmp_path / "scattered", pool=ScatteredPool(config, shares))
+    assert digest_of(alone) == digest_of(scattered)
+
+
+def test_another_seed_gives_another_digest(tmp_path: Path) -> None:
+    first = run_here(small(), tmp_path / "first")
+    second = run_here(small(seed=1), tmp_path / "second")
+    assert digest_of(first) != digest_of(second)
+
+
+def test_without_error_feedback_nothing_is_carried_and_the_run_differs(tmp_path: Path) -> None:
+    policy = POLICIES["fixed"]
+    kept = run_here(small(policy=policy), tmp_path / "kept")
+    forgotten = run_here(small(policy=policy, wire={"feedback": "none"}), tmp_path / "forgotten")
+    assert digest_of(kept) != digest_of(forgotten)

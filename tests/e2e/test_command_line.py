@@ -1,0 +1,173 @@
+"""The command line, started as a user starts it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+EXPERIMENT = """
+name: tiny
+rounds: 6
+model: {name: mlp, hidden: [16]}
+training: {epochs: 1, batch: 10, lr: 0.1}
+population: {clients: 20}
+participation: {cohort: 8}
+checkpoints: {every: 2}
+"""
+LONG = EXPERIMENT.replace("rounds: 6", "rounds: 40").replace("epochs: 1", "epochs: 30")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "tightwire_pipelines", *words]
+
+
+def tightwire(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*words), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def summary(folder: Path, run: str = "latest") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "runs" / run / "summary.json").read_text())
+    return found
+
+
+def wait_for(path: Path, process: "subprocess.Popen[bytes]", pattern: str) -> None:
+    """Until a file that matches appears below `path`."""
+    end = time.monotonic() + 120
+    while not list(path.glob(pattern)):
+        assert process.poll() is None, "it ended too early"
+        assert time.monotonic() < end, f"no {pattern} in {path}"
+        time.sleep(0.05)
+
+
+def kill_with_all_children(process: "subprocess.Popen[bytes]") -> None:
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in family:
+        member.kill()
+    psutil.wait_procs(family, timeout=30)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(EXPERIMENT)
+    (tmp_path / "long.yaml").write_text(LONG)
+    return tmp_path
+
+
+def test_a_run_leaves_everything_it_promises(folder: Path) -> None:
+    done = tightwire(folder, "run", "tiny.yaml", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    run = folder / "runs" / "latest"
+    for name in ("config.yaml", "ledger.parquet", "decisions.parquet", "rounds.parquet", "model.safetensors"):
+        assert (run / name).stat().st_size > 0
+    assert len(list((run / "plots").glob("*.png"))) >= 3
+    found = summary(folder)
+    for key in [
+        "rounds",
+        "clients",
+        "cohort",
+        "accuracy",
+        "best_accuracy",
+        "bytes_up",
+        "bytes_down",
+        "bytes_up_fp32",
+        "bytes_down_fp32",
+        "bytes_wasted",
+        "sim_seconds",
+        "energy_joules",
+        "wall_seconds",
+        "workers",
+        "seed",
+        "digest",
+        "mlflow_run_id",
+    ]:
+        assert found[key] is not None, key
+    assert found["workers"] == 2
+    assert found["digest"] in done.stderr
+    in_process = tightwire(folder, "run", "tiny.yaml", "--in-process", "--out", "elsewhere", "--json")
+    assert in_process.returncode == 0, in_process.stderr
+    assert json.loads(in_process.stdout)["digest"] == found["digest"]
+    assert (folder / "elsewhere" / "summary.json").exists()
+
+
+def test_after_kill_9_of_everything_a_resume_ends_in_the_undisturbed_digest_and_the_same_mlflow_run(
+    folder: Path,
+) -> None:
+    undisturbed = tightwire(folder, "run", "long.yaml", "--in-process", "--out", "undisturbed", "--json")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    process = subprocess.Popen(
+        command("run", "long.yaml", "--workers", "2"), cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL
+    )
+    run = folder / "runs" / "tiny"
+    wait_for(run, process, "checkpoint/manifest-*4.json")
+    wait_for(run, process, "mlflow.json")
+    kill_with_all_children(process)
+    process.wait()
+    assert not (run / "summary.json").exists(), "the run was over before it was killed"
+    before = json.loads((run / "mlflow.json").read_text())
+    resumed = tightwire(folder, "run", "--resume", "tiny", "--workers", "1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert summary(folder, "tiny")["digest"] == json.loads(undisturbed.stdout)["digest"]
+    if before["run_id"] is not None:
+        assert summary(folder, "tiny")["mlflow_run_id"] == before["run_id"]
+
+
+def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(folder: Path) -> None:
+    process = subprocess.Popen(
+        command("run", "long.yaml", "--in-process"), cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE
+    )
+    wait_for(folder / "runs", process, "tiny/checkpoint/manifest-*.json")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr.decode()
+    assert b"go on with: tightwire run --resume runs/tiny" in stderr
+    assert b"Traceback" not in stderr
+    resumed = tightwire(folder, "run", "--resume", "runs/tiny", "--in-process", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["rounds"] == 40
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["run", "tiny.yaml", "--set", "rouds=3"], "rouds: unknown key (received 3); did you mean rounds?"),
+        (["run", "tiny.yaml", "--set", "data={name: mnist, folder: /nonexistent}"], "/nonexistent"),
+        (["run", "tiny.yaml", "--set", "policy={name: fixed, codec: 'topk(2)'}"], "policy.codec"),
+        (["run"], "needs an experiment file"),
+        (["run", "--resume", "nothing"], "nothing"),
+        (["codec", "measure", "topk(0.1) | unifrom(4)"], "column 13"),
+        (["codec", "measure", "uniform(4)", "--input", "nowhere.npy"], "nowhere.npy"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(folder: Path, words: list[str], complaint: str) -> None:
+    done = tightwire(folder, *words)
+    assert done.returncode == 2, done.stderr
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (folder / "runs").exists()
+
+
+def test_schema_is_json_that_names_every_section(folder: Path) -> None:
+    done = tightwire(folder, "schema")
+    assert {"data", "policy", "participation"} <= set(json.loads(done.stdout)["properties"])
+
+
+def test_the_preview_is_within_10_percent_of_the_run(folder: Path) -> None:
+    file = str(Path(__file__).resolve().parents[2] / "examples" / "digits.yaml")
+    expected = json.loads(tightwire(folder, "preview", file, "--json").stdout)
+    done = tightwire(folder, "run", file, "--in-process", "--json", "--set", "tracking.to=nowhere")
+    real = json.loads(done.stdout)
+    for key in ("bytes_up", "bytes_down", "sim_seconds", "energy_joules"):
+        assert expected[key] == pytest.approx(real[key], rel=0.1), key
+    assert real["bytes_up_fp32"] > 8 * real["bytes_up"]

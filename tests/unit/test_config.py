@@ -1,0 +1,84 @@
+"""The experiment file: what it takes, and how it says what it does not take."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tightwire import config
+from tightwire.config import Experiment
+from tightwire.errors import ConfigError
+
+GOLDEN = Path(__file__).with_name("defaults.yaml")
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_are_those_that_were_reviewed() -> None:
+    assert config.dump(Experiment()) == GOLDEN.read_text(encoding="utf-8"), (
+        "the defaults changed; if that is meant, write the new ones to tests/unit/defaults.yaml"
+    )
+
+
+def test_a_dumped_experiment_reads_back_equal(tmp_path: Path) -> None:
+    experiment = Experiment(rounds=7, seed=3)
+    assert config.load(written(tmp_path, config.dump(experiment))) == experiment
+
+
+def test_an_override_reaches_a_nested_key(tmp_path: Path) -> None:
+    path = written(tmp_path, "rounds: 3\n")
+    assert config.load(path, ["training.lr=0.5", "rounds=4"]).training.lr == 0.5
+
+
+def test_an_override_of_a_sections_name_starts_the_section_anew(tmp_path: Path) -> None:
+    path = written(tmp_path, "partition: {name: dirichlet, alpha: 0.1}\n")
+    assert config.load(path, ["partition.name=iid"]).partition.name == "iid"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("training: {lrr: 0.1}", "training.lrr: unknown key (received 0.1); did you mean lr?"),
+        ("rouds: 3", "rouds: unknown key (received 3); did you mean rounds?"),
+        (
+            "rounds: many",
+            "rounds: Input should be a valid integer, unable to parse string as an integer (received 'many')",
+        ),
+        ("rounds: 0", "rounds: Input should be greater than or equal to 1 (received 0)"),
+        ("policy: {name: budgett}", "policy.name: received 'budgett', should be one of"),
+        (
+            "policy: {name: budget, max_ratoi: 1}",
+            "policy.max_ratoi: unknown key (received 1); did you mean max_ratio?",
+        ),
+        ("partition: {alpha: 1}", "partition: needs a `name`"),
+        ("participation: {cohort: 500}", "participation.cohort is 500, more than population.clients = 100"),
+        ("wire: {downlink: 'unifrom(4)'}", "wire.downlink: "),
+        ("- 1\n- 2", "holds a list at its top"),
+        ("a: [", "is not valid YAML"),
+    ],
+)
+def test_a_bad_file_gets_one_line_that_names_key_and_value(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(written(tmp_path, text))
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["training.lr", "=3", "training..lr=3", "rounds.x=3", "seed=["])
+def test_a_bad_override_gets_one_line(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        config.load(written(tmp_path, "rounds: 3"), [override])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read"):
+        config.load(tmp_path / "nowhere.yaml")
+
+
+def test_the_schema_describes_every_key_of_the_defaults() -> None:
+    properties = Experiment.model_json_schema()["properties"]
+    assert set(yaml.safe_load(config.dump(Experiment()))) == set(properties)
