@@ -136,7 +136,7 @@ def main() -> None:
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
-        Console().print(table(rows, options.values // 2 * 2))
+        Console(width=100).print(table(rows, options.values // 2 * 2))
 
 
 if __name__ == "__main__":

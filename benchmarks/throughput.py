@@ -35,13 +35,15 @@ class Workload:
     clients: int
     cohort: int
     batch: int
+    rounds: int
+    """Enough for the median to be of rounds after the start, in which MLflow is imported and its store is made."""
 
 
 WORKLOADS = {
-    "logreg-device": Workload("logreg", clients=1000, cohort=200, batch=20),
-    "mlp-device": Workload("2nn", clients=1000, cohort=100, batch=20),
-    "mlp-silo": Workload("2nn", clients=100, cohort=20, batch=30),
-    "cnn-silo": Workload("cnn", clients=100, cohort=10, batch=50),
+    "logreg-device": Workload("logreg", clients=1000, cohort=200, batch=20, rounds=120),
+    "mlp-device": Workload("2nn", clients=1000, cohort=100, batch=20, rounds=60),
+    "mlp-silo": Workload("2nn", clients=100, cohort=20, batch=30, rounds=60),
+    "cnn-silo": Workload("cnn", clients=100, cohort=10, batch=50, rounds=10),
 }
 
 
@@ -88,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="*", default=list(WORKLOADS), metavar="WORKLOAD", help=", ".join(WORKLOADS))
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, help="instead of each workload's own number")
     arguments = parser.parse_args()
     if not (SHARED / "peers" / "bare.py").exists():
         print("skipped: the workloads need MNIST and the bare loop in ../shared, which is not there")
@@ -97,11 +99,12 @@ def main() -> None:
     for heading in ("workload", "Tightwire", "bare PyTorch", "ratio"):
         table.add_column(heading, justify="left" if heading == "workload" else "right")
     for workload in arguments.workloads:
+        rounds = arguments.rounds or WORKLOADS[workload].rounds
         left, right = [], []
         for _ in range(arguments.pairs):
             with tempfile.TemporaryDirectory() as folder:
-                left.append(ours(workload, arguments.rounds, Path(folder)))
-            right.append(bare(workload, arguments.rounds))
+                left.append(ours(workload, rounds, Path(folder)))
+            right.append(bare(workload, rounds))
         ratio = statistics.median(a / b for a, b in zip(left, right, strict=True))
         table.add_row(workload, f"{statistics.median(left):.1f}", f"{statistics.median(right):.1f}", f"{ratio:.2f}")
     Console().print(table)

@@ -1,8 +1,10 @@
 """The coordinator: an actor that runs the rounds, so that the driver may leave."""
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 from ray.actor import ActorClass, ActorProxy
@@ -16,6 +18,9 @@ from tightwire_actors.pool import RayPool
 
 NAMESPACE = "tightwire"
 
+GRACE_SECONDS = 30.0
+"""How long a detached coordinator stays after its run, for a driver that is still there to read the last news."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -28,8 +33,18 @@ class Progress:
 class CoordinatorImpl:
     """Hosts a `Simulation` on a `RayPool`; answers the driver from a second thread while it runs."""
 
-    def __init__(self, config: Experiment, info: RunInfo, tracker: Callable[[], Tracker], hosts: int) -> None:
+    def __init__(
+        self,
+        config: Experiment,
+        info: RunInfo,
+        tracker: Callable[[], Tracker],
+        hosts: int,
+        folder: Path,
+        detached: bool,
+    ) -> None:
+        os.chdir(folder)
         self._config = config
+        self._detached = detached
         self._info = info
         self._tracker = tracker
         self._hosts = hosts
@@ -48,6 +63,8 @@ class CoordinatorImpl:
             return simulation.run(self._info, self._stopping.is_set)
         finally:
             pool.close()
+            if self._detached:
+                _end_later()
 
     @ray.method
     def progress(self) -> Progress:
@@ -74,6 +91,14 @@ class CoordinatorImpl:
             self._notes.append(text)
 
 
+def _end_later() -> None:
+    """End this actor's process in a while; nobody else ends a detached actor whose driver has left."""
+    me = ray.get_runtime_context().current_actor
+    timer = threading.Timer(GRACE_SECONDS, ray.kill, (me,))
+    timer.daemon = True
+    timer.start()
+
+
 Coordinator: ActorClass[CoordinatorImpl] = ray.remote(CoordinatorImpl)
 
 
@@ -84,7 +109,8 @@ def spawn_coordinator(
 
     Args:
         config: The experiment.
-        info: What is known of the run; its folder must be reachable from the coordinator's machine.
+        info: What is known of the run; its folder must be reachable from the coordinator's machine, and so must the
+            working folder, from which the paths of the experiment start.
         tracker: Makes the tracker, in the coordinator's process.
         hosts: Client hosts to start.
         detached: Whether it goes on when the driver leaves; it then has the name `tightwire:<run>` in the namespace
@@ -99,4 +125,4 @@ def spawn_coordinator(
             name=f"tightwire:{info.name}",
             namespace=NAMESPACE,
         )
-    return options.remote(config, info, tracker, hosts)
+    return options.remote(config, info, tracker, hosts, Path.cwd(), detached)

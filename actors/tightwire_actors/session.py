@@ -92,7 +92,13 @@ def _connect(address: str | None, cpus: float) -> None:
     """Join the cluster at `address`, or start one here with as many CPUs as the hosts reserve."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
-        ray.init(num_cpus=math.ceil(cpus), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address="local",
+            num_cpus=math.ceil(cpus),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
         return
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -94,6 +94,7 @@ def _add_codec_commands() -> None:
 
 def main() -> None:
     """Entry point: errors that are somebody's to mend are one line and an exit code, 2 for bad input."""
+    sys.path.append(str(Path.cwd()))  # where the user's own models are looked for, as `python -m` does
     _add_codec_commands()
     try:
         app()

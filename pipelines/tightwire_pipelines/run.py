@@ -160,7 +160,13 @@ def _report(ended: Ended, folder: RunFolder, console: Console, *, quiet: bool) -
 
 def summary_table(summary: Summary, late: int, late_fp32: int) -> Table:
     """The run beside the same rounds at fp32: the same clients, links and clock, every frame uncompressed."""
-    table = Table(title=f"{summary.name}: {summary.rounds} rounds", title_justify="left", title_style="bold")
+    table = Table(
+        title=f"{summary.name}: {summary.rounds} rounds",
+        title_justify="left",
+        title_style="bold",
+        caption="at fp32: the same clients and links, waiting as long as it takes to get in as many updates",
+        caption_justify="left",
+    )
     table.add_column("")
     for heading in ("this run", "at fp32", "saved"):
         table.add_column(heading, justify="right")
@@ -179,7 +185,7 @@ def summary_table(summary: Summary, late: int, late_fp32: int) -> Table:
         clock(seconds_fp32),
         times(seconds_fp32 / seconds) if seconds else "",
     )
-    table.add_row("uploads too late", str(late), str(late_fp32), "")
+    table.add_row("missed the deadline", str(late), str(late_fp32), "")
     table.add_row("bytes wasted", megabytes(summary.bytes_wasted), "", "")
     table.add_row("energy", f"{summary.energy_joules / 1000:.1f} kJ", "", "")
     table.add_row("wall time", clock(summary.wall_seconds), "", "")

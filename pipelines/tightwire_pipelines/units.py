@@ -1,6 +1,5 @@
 """Figures as people read them. MB is 10^6 bytes."""
 
-
 _UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 
 

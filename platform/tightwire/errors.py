@@ -40,6 +40,10 @@ class CheckpointError(TightwireError):
     """A checkpoint that is missing, damaged, or could not be written."""
 
 
+class ClientError(TightwireError):
+    """A client's turn failed, for example in the user's own model; says round, client and stage."""
+
+
 class LedgerError(TightwireError):
     """A bill that does not add up; the run must not go on."""
 

@@ -21,7 +21,7 @@ from tightwire.learning.training import Job, Trained, Training
 from tightwire.simulation import Parts
 
 BUDGET = 200_000_000
-"""Parameters that a preview encodes at most; longer runs are judged by their first rounds."""
+"""Parameters after which a preview encodes no further round, once it has three; the rest is judged by these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Preview:
     sim_seconds_fp32: float
     energy_joules: float
     memory: int
-    """Bytes that training takes on each device."""
+    """Bytes that training takes on the device of the largest client."""
     refused: dict[str, float]
     """Share of each tier's clients that cannot hold the training state, where there are any."""
 
@@ -70,17 +70,22 @@ def preview(parts: Parts, progress: Callable[[RoundRecord], None]) -> Preview:
         sim_seconds=scale * state.clock,
         sim_seconds_fp32=scale * state.clock_fp32,
         energy_joules=scale * sum(r.joules for r in records),
-        memory=parts.memory_needed,
+        memory=parts.memory_needed(int(parts.data.sizes.max())),
         refused=_refused(parts),
     )
 
 
 def _refused(parts: Parts, sample: int = 1000) -> dict[str, float]:
     population = parts.config.population
-    profiles = [population.profile(client, parts.config.seed) for client in range(min(sample, population.clients))]
+    clients = range(min(sample, population.clients))
+    profiles = [population.profile(client, parts.config.seed) for client in clients]
     shares = {}
     for tier in sorted({profile.tier for profile in profiles}):
-        verdicts = [refusal(p, parts.memory_needed) is not None for p in profiles if p.tier == tier]
+        verdicts = [
+            refusal(profile, parts.memory_needed(int(parts.data.sizes[client]))) is not None
+            for client, profile in zip(clients, profiles, strict=True)
+            if profile.tier == tier
+        ]
         if any(verdicts):
             shares[tier] = sum(verdicts) / len(verdicts)
     return shares

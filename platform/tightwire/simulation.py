@@ -110,12 +110,11 @@ class Parts:
         )
         return Server(setup, pool)
 
-    @property
-    def memory_needed(self) -> int:
-        """Bytes that training this model takes on a device."""
-        batch, largest = self.config.training.batch, int(self.data.sizes.max())
-        samples = largest if batch == "all" else min(batch, largest)
-        return training_memory(self.cost.parameters, self.cost.activation_bytes_per_sample, samples)
+    def memory_needed(self, samples: int) -> int:
+        """Bytes that training takes on the device of a client with so many samples."""
+        batch = self.config.training.batch
+        together = samples if batch == "all" else min(batch, samples)
+        return training_memory(self.cost.parameters, self.cost.activation_bytes_per_sample, together)
 
     def start(self) -> ServerState[Handle]:
         """The state before the first round."""
@@ -149,7 +148,7 @@ class Ended:
     late: int = 0
     """Uploads that missed the deadline."""
     late_fp32: int = 0
-    """Uploads that would have missed it, had every frame been fp32."""
+    """Uploads that would have missed it had every frame been fp32."""
     untracked: str | None = None
     """One line on what the tracker could not send, or None."""
 

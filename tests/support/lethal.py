@@ -1,5 +1,6 @@
 """A model that kills the process that trains it, for tests of hosts that die again and again."""
 
+import math
 import os
 
 import torch
@@ -23,7 +24,4 @@ class Lethal(nn.Module):
 
 def model(features: tuple[int, ...], classes: int) -> nn.Module:
     """See `Lethal`."""
-    size = 1
-    for dimension in features:
-        size *= dimension
-    return Lethal(size, classes)
+    return Lethal(math.prod(features), classes)

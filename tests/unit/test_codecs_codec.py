@@ -83,7 +83,7 @@ def test_bits_density_passes_and_nominal_bits_are_means_over_the_tensors() -> No
     assert codec.density(schema) == 100 / 150
     assert codec.bits(schema) == 10.0
     assert codec.nominal_bits(schema) == 50 * (4 + 7) + 64 + 50 * 16
-    assert codec.passes == 3 + 0.5 * 2
+    assert codec.passes(schema) == (100 * (3 + 0.5 * 2) + 50 * Codec.parse("fp16").passes(schema)) / 150
     assert Codec.parse("none").bits(schema) == 32
     assert Codec.parse("none").density(Schema(())) == 1
 

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tightwire.arrays import Flat
 from tightwire.codecs import kernels, twins
 from tightwire.codecs.topk import select
 from tightwire.codecs.uniform import Affine, quantise
@@ -32,13 +33,18 @@ def test_quantiser_equals_its_twin_bit_for_bit(bits: int, key: int | None, scale
         assert np.abs(out.astype(float) - values).max() <= float(affine.step) * 1.01 + 1e-45
 
 
+def same_selection(values: Flat, k: int) -> None:
+    for kernel, twin in zip(select(values, k), twins.select(values, k), strict=True):
+        np.testing.assert_array_equal(kernel, twin)
+
+
 @settings(deadline=None, max_examples=60)
 @given(n=st.integers(1, 500), seed=st.integers(0, 99), levels=st.integers(1, 50))
 def test_extremes_and_selection_equal_their_twins_ties_included(n: int, seed: int, levels: int) -> None:
     values = np.random.default_rng(seed).integers(-levels, levels + 1, n).astype(np.float32)
     assert kernels.extremes(values) == twins.extremes(values)
     for k in {1, (n + 1) // 2, n}:
-        np.testing.assert_array_equal(select(values, k), twins.select(values, k))
+        same_selection(values, k)
 
 
 @pytest.mark.parametrize("k", [1, 100, 20_000, 99_999])
@@ -55,7 +61,27 @@ def test_selection_is_exact_whatever_the_sample_saw(kind: str, k: int) -> None:
     elif kind == "huge and denormal":
         values[::2] *= np.float32(1e-42)
         values[1::4] *= np.float32(1e37)
-    np.testing.assert_array_equal(select(values, k), twins.select(values, k))
+    same_selection(values, k)
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 1000])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.99, 2.0])
+def test_all_values_that_reach_a_threshold_are_found_even_when_fewer_were_expected(n: int, threshold: float) -> None:
+    values = values_of(n, 1.0, n)
+    wanted = np.flatnonzero(np.abs(values) >= np.float32(threshold))
+    for room in (0, 1, 10, n):
+        found, bits = kernels.reaching(values.view(np.int32), np.float32(threshold).view(np.int32), room)
+        np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(bits.view(np.float32), values[wanted])
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+def test_selection_keeps_what_is_not_finite(bad: float) -> None:
+    values = values_of(100_000, 1.0, 0)
+    values[77_777] = bad
+    chosen, kept = select(values, 1)
+    assert chosen.tolist() == [77_777]
+    assert not np.isfinite(kept).any()
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])

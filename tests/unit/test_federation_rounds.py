@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from scenarios import Quiet, digest_of, run_here, small
 from tightwire.arrays import Flat
 from tightwire.codecs.codec import fp32_frame_length
+from tightwire.devices.energy import compute_joules, download_joules
+from tightwire.errors import ClientError, LedgerError
 from tightwire.federation.pool import InProcessPool
 from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord
 from tightwire.federation.server import ServerState
@@ -17,7 +21,8 @@ from tightwire.federation.tables import read_rows
 from tightwire.learning.flat import FlatModel
 from tightwire.learning.training import Job, Trained, Training, train
 from tightwire.simulation import Parts
-from tightwire.wire.ledger import SECTIONS
+from tightwire.wire.frame import seal
+from tightwire.wire.ledger import SECTIONS, Sections
 
 FIXED = {"name": "fixed", "codec": "topk(0.1) | uniform(4) | rans"}
 
@@ -45,7 +50,7 @@ def test_uncompressed_uploads_weigh_exactly_what_the_fp32_column_says(tmp_path: 
     assert ended.summary is not None
     assert ended.summary.bytes_up == ended.summary.bytes_up_fp32
     assert ended.summary.bytes_down == ended.summary.bytes_down_fp32
-    assert ended.summary.sim_seconds == pytest.approx(ended.summary.sim_seconds_fp32, rel=0.01)
+    assert ended.summary.sim_seconds == ended.summary.sim_seconds_fp32
     ledger = read_rows(tmp_path / "ledger.parquet", LedgerRow)
     assert {row.bytes for row in ledger} == {fp32_frame_length(Parts.load(config).model.schema)}
 
@@ -56,6 +61,8 @@ def test_every_invited_client_has_a_decision_with_a_reason(tmp_path: Path) -> No
     decisions = read_rows(tmp_path / "decisions.parquet", DecisionRow)
     assert all(row.reason for row in decisions)
     for record in listener.records:
+        everybody = record.participants + record.late + record.surplus + record.lost + record.skipped
+        assert everybody + sum(record.refused.values()) == record.cohort
         taking_part = sum(row.round == record.round for row in decisions)
         assert taking_part == record.cohort - record.refused.get("memory", 0) - record.refused.get("battery", 0)
 
@@ -99,6 +106,85 @@ def test_a_clients_update_that_is_not_finite_spoils_only_itself(tmp_path: Path) 
         assert record.participants == record.cohort - sum(record.refused.values())
         assert record.loss is not None
         assert math.isfinite(record.loss)
+
+
+def test_an_uncompressed_run_under_a_deadline_equals_its_own_fp32_column(tmp_path: Path) -> None:
+    policy = {"name": "fixed", "codec": "none"}
+    listener = Quiet()
+    config = small(policy=policy, deadline=0.5, participation={"cohort": 8, "over": 0.25, "drop": 0.2})
+    run_here(config, tmp_path, listener=listener)
+    assert sum(record.late for record in listener.records) > 0
+    for record in listener.records:
+        assert record.late == record.late_fp32
+        assert record.sim_seconds == record.sim_seconds_fp32
+
+
+def test_a_skip_costs_no_waiting(tmp_path: Path) -> None:
+    listener = Quiet()
+    sensors = {"clients": 20, "tiers": {"sensor-lora": 1.0, "flagship-5g": 1.0}}
+    config = small(population=sensors, participation={"cohort": 8, "drop": 0.0}, deadline=30.0)
+    run_here(config, tmp_path, listener=listener)
+    assert sum(record.skipped for record in listener.records) > 0, "LoRa's download alone takes over a minute"
+    assert all(record.seconds < 30 for record in listener.records if not record.late)
+
+
+def test_a_battery_that_runs_empty_loses_the_upload_and_then_refuses_the_client() -> None:
+    config = small(policy=FIXED, deadline=None, participation={"cohort": 20, "drop": 0.0})
+    parts = Parts.load(config)
+    server = parts.server(InProcessPool(parts.runner()))
+    state, _ = server.step(parts.start())
+    drained = {client: replace(record, battery=0.0) for client, record in state.clients.items()}
+    _, refused = server.step(replace(state, clients=drained))
+    assert refused.record.refused == {"battery": refused.record.cohort}
+    assert refused.record.bytes_down == 0
+    enough_to_train = {
+        client: replace(record, battery=1e-9 + _training_joules(parts, client))
+        for client, record in state.clients.items()
+    }
+    after, lost = server.step(replace(state, clients=enough_to_train))
+    assert lost.record.lost == lost.record.cohort
+    assert all(after.clients[client].battery == 0 for client in after.clients)
+
+
+def _training_joules(parts: Parts, client: int) -> float:
+    """What the round costs a client before it uploads, by the device's own rules."""
+    profile = parts.config.population.profile(client, parts.config.seed)
+    flops = parts.cost.flops_per_sample * int(parts.data.sizes[client]) * parts.config.training.epochs
+    return download_joules(fp32_frame_length(parts.model.schema), profile) + compute_joules(flops, profile)
+
+
+def test_a_policy_is_told_what_became_of_its_decisions() -> None:
+    config = small(participation={"cohort": 20, "drop": 0.0})
+    parts = Parts.load(config)
+    state, _ = parts.server(InProcessPool(parts.runner())).step(parts.start())
+    untaught = config.policy.dump(config.policy.initial())
+    assert any(
+        record.policy is not None and record.policy["deviation"] != untaught["deviation"]
+        for record in state.clients.values()
+    )
+
+
+def test_lossless_codecs_leave_no_residual_behind() -> None:
+    parts = Parts.load(small(policy={"name": "fixed", "codec": "none"}))
+    state, _ = parts.server(InProcessPool(parts.runner())).step(parts.start())
+    assert state.residuals == {}
+
+
+def test_an_error_in_the_users_model_says_round_client_and_stage(tmp_path: Path) -> None:
+    config = small(model={"name": "custom", "function": "faulty:model"})
+    with pytest.raises(ClientError, match=r"^round 1, client \d+, training: ZeroDivisionError: "):
+        run_here(config, tmp_path)
+
+
+def test_a_bill_that_does_not_add_up_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def generous(*args: Any, **kwargs: Any) -> tuple[bytes, Sections]:  # Any: passes on what it gets
+        frame, sections = seal(*args, **kwargs)
+        return frame, sections + Sections(codes=1)
+
+    config = small()
+    monkeypatch.setattr("tightwire.codecs.codec.seal", generous)
+    with pytest.raises(LedgerError, match="add up to"):
+        run_here(config, tmp_path)
 
 
 def test_drop_outs_waste_their_upload_and_keep_their_old_residual() -> None:

@@ -64,7 +64,7 @@ def test_what_is_planned_meets_the_deadline_the_byte_cap_and_the_battery(
         return
     assert decision.predicted_bytes is not None
     assert decision.predicted_seconds is not None
-    coding = Codec.parse(decision.codec).passes * SCHEMA.size * codec_seconds
+    coding = Codec.parse(decision.codec).passes(SCHEMA) * SCHEMA.size * codec_seconds
     assert elapsed + coding + decision.predicted_seconds <= 60
     assert decision.predicted_bytes <= 0.1 * 4 * SCHEMA.size
     assert decision.predicted_bytes <= 1000

@@ -9,14 +9,14 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tightwire.errors import TrackingError
+from tightwire.errors import ConfigError, TrackingError
 from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord
 from tightwire.federation.tables import atomic_file, read_rows, table_schema, write_rows_atomically
 from tightwire.tracking.environment import environment_tags
 from tightwire.tracking.folder import RunFolder
 from tightwire.tracking.summary import read_digest, stamp_run_id, summarise, write_summary
 
-ROUND = RoundRecord(1, 0.5, 1.25, None, 10, 20, 3, 40, 50, 1.5, 1.5, 2.5, 0.1, 4.0, 0.25, 5, 4, 0, 0, 1, 0)
+ROUND = RoundRecord(1, 0.5, 1.25, None, 10, 20, 3, 40, 50, 1.5, 1.5, 2.5, 0.1, 4.0, 0.25, 5, 4, 0, 0, 0, 1, 0)
 DECISION = DecisionRow(1, 7, "sensor", "", 0.0, 0.0, "asleep", None, None, None, 0, 0.0, math.inf, "refused: memory")
 LEDGER = LedgerRow(1, 7, "sensor", "up", "none", "used", 10, 1, 2, 3, 0, 4, 0, 40, 1.5, 0.1, frames=2)
 
@@ -27,7 +27,7 @@ rounds = st.builds(
     **dict.fromkeys(("accuracy", "loss", "train_loss"), st.none() | figures),
     **dict.fromkeys(("round", "bytes_up", "bytes_down", "bytes_wasted", "bytes_up_fp32"), counts),
     **dict.fromkeys(("bytes_down_fp32", "cohort", "participants", "late", "late_fp32"), counts),
-    **dict.fromkeys(("lost", "skipped", "hosts"), counts),
+    **dict.fromkeys(("surplus", "lost", "skipped", "hosts"), counts),
     **dict.fromkeys(("seconds", "sim_seconds", "sim_seconds_fp32", "joules", "mean_bits"), figures),
     **dict.fromkeys(("mean_density", "wall_seconds"), figures),
     refused=st.dictionaries(st.text(max_size=8), counts, max_size=3),
@@ -121,7 +121,7 @@ def test_a_runs_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> N
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrackingError, match="is no run's folder"):
+    with pytest.raises(ConfigError, match="is no run's folder"):
         RunFolder.open(tmp_path)
 
 
@@ -135,8 +135,8 @@ def test_artifacts_are_what_is_there(tmp_path: Path) -> None:
 
 
 def test_a_summary_adds_rounds_up(tmp_path: Path) -> None:
-    later = RoundRecord(2, 0.4, 1.0, 1.0, 1, 2, 3, 4, 5, 1.0, 7.0, 9.0, 0.2, 4.0, 0.25, 5, 4, 0, 0, 1, 0)
-    last = RoundRecord(3, None, None, 1.0, 1, 2, 3, 4, 5, 1.0, 8.0, 10.0, 0.2, 4.0, 0.25, 5, 4, 0, 0, 1, 0)
+    later = RoundRecord(2, 0.4, 1.0, 1.0, 1, 2, 3, 4, 5, 1.0, 7.0, 9.0, 0.2, 4.0, 0.25, 5, 4, 0, 0, 0, 1, 0)
+    last = RoundRecord(3, None, None, 1.0, 1, 2, 3, 4, 5, 1.0, 8.0, 10.0, 0.2, 4.0, 0.25, 5, 4, 0, 0, 0, 1, 0)
     about = {"name": "r", "digest": "d", "mlflow_run_id": None}
     sizes = {"clients": 9, "cohort": 5, "workers": 2, "seed": 3, "wall_seconds": 1.5}
     summary = summarise([ROUND, later, last], **about, **sizes)  # type: ignore[arg-type]  # two dicts for brevity

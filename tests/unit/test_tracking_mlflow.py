@@ -112,6 +112,7 @@ def a_round(number: int, accuracy: float | None = 0.5) -> RoundRecord:
         participants=4,
         late=1,
         late_fp32=2,
+        surplus=0,
         lost=0,
         skipped=0,
         refused={"memory": 2, "nan": 1},

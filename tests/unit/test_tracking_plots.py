@@ -28,6 +28,7 @@ def a_round(number: int, accuracy: float | None, *, fp32: int = 1000) -> RoundRe
         4,
         0,
         0,
+        0,
         1,
         0,
     )

@@ -85,9 +85,10 @@ class Chain:
             CodecError: When the values hold a NaN or an infinity.
         """
         planes = [Plane.reals(values)]
-        if not all(math.isfinite(value) for value in planes[0].extremes):
-            raise CodecError(f"tensor {tensor} holds a NaN or an infinity; only finite updates can be encoded")
         for position, stage in enumerate(self._whole):
+            checked = stage.takes != "reals" or stage.hands_on_non_finite
+            if not (checked or all(math.isfinite(value) for value in planes[-1].extremes)):
+                raise CodecError(f"tensor {tensor} holds a NaN or an infinity; only finite updates can be encoded")
             planes.append(stage.encode(planes[-1], sink, derive(key, f"stage {position} of tensor {tensor}")))
         sink.write("codes", planes[-1].data)
         return planes

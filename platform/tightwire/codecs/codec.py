@@ -12,7 +12,7 @@ from tightwire.arrays import Flat
 from tightwire.codecs import grammar
 from tightwire.codecs.chain import Chain
 from tightwire.codecs.stage import Plane, Tally
-from tightwire.errors import CodecError, FrameError
+from tightwire.errors import CodecError, FrameError, LedgerError
 from tightwire.wire.frame import Header, envelope_length, seal, unseal
 from tightwire.wire.ledger import Sections
 from tightwire.wire.schema import Schema
@@ -62,10 +62,10 @@ class Codec:
         """Whether the expectation of what is decoded is what was encoded; if not, error feedback helps."""
         return all(chain.unbiased for chain in (self.default, *(chain for _, chain in self.rules)))
 
-    @property
-    def passes(self) -> float:
-        """Passes over the update's values that encoding makes with the default chain, for a device's cost model."""
-        return self.default.passes
+    def passes(self, schema: Schema) -> float:
+        """Passes that encoding makes over an update's values, mean over the values, for a device's cost model."""
+        total = sum(self.chain(tensor.name).passes * tensor.size for tensor in schema.tensors)
+        return total / schema.size if schema.size else 0.0
 
     def chain(self, name: str) -> Chain:
         """The chain for the tensor of that name."""
@@ -113,11 +113,17 @@ class Codec:
 
         Raises:
             CodecError: When the update has another shape, is not of floats, or is not finite.
+            LedgerError: When the bill does not add up to the frame's length.
         """
         sink = Sink()
         for _ in self.planes(update, schema, sink, key=key):
             pass
         frame, sections = seal(sink, digest=schema.digest, round=round, client=client, line=self.compact)
+        if sections.total != len(frame):
+            raise LedgerError(
+                f"round {round}, client {client}: the sections of a `{self}` frame add up to {sections.total} bytes, "
+                f"but the frame has {len(frame)}"
+            )
         return Encoded(frame, sections, self.nominal_bits(schema))
 
 

@@ -4,9 +4,32 @@ Seide et al. 2014; Karimireddy et al. 2019 (arXiv 1901.09847), algorithm 2. The 
 state: a client that skips rounds keeps it as it is.
 """
 
+import numba
+import numpy as np
+
 from tightwire.arrays import Flat
 from tightwire.codecs.codec import Codec, Encoded, decode, flat
 from tightwire.wire.schema import Schema
+
+
+def compensated(update: Flat, residual: Flat | None) -> Flat:
+    """What is to be encoded: update + residual, shape (parameters,); the update itself where nothing is owed."""
+    return update if residual is None else update + residual
+
+
+def settle(owed: Flat, decoded: Flat) -> tuple[Flat, float]:
+    """What is still owed once `decoded` has been taken in.
+
+    Args:
+        owed: What was encoded, shape (parameters,).
+        decoded: What it decodes to, same shape.
+
+    Returns:
+        The new residual, owed - decoded; and the error (NMSE), its squared norm over that of `owed`, 0 for zeros.
+    """
+    residual = np.empty_like(owed)
+    lost, norm = _subtract(owed, decoded, residual)
+    return residual, lost / norm if norm > 0 else 0.0
 
 
 def encode_with_feedback(
@@ -19,7 +42,7 @@ def encode_with_feedback(
     round: int,
     client: int,
 ) -> tuple[Encoded, Flat, Flat]:
-    """Encode update + residual.
+    """Encode update + residual, for callers who need no step in between.
 
     Args:
         codec: How.
@@ -36,7 +59,19 @@ def encode_with_feedback(
     Raises:
         CodecError: As `Codec.encode`.
     """
-    owed = flat(update, schema) if residual is None else flat(update, schema) + flat(residual, schema)
+    owed = compensated(flat(update, schema), residual)
     encoded = codec.encode(owed, schema, key=key, round=round, client=client)
     decoded = decode(encoded.frame, schema, round=round, client=client)
-    return encoded, decoded, owed - decoded
+    return encoded, decoded, settle(owed, decoded)[0]
+
+
+@numba.njit(cache=True, nogil=True)
+def _subtract(whole: Flat, part: Flat, rest: Flat) -> tuple[float, float]:
+    """Rest = whole - part; returns the squared norms of rest and whole, summed in order so that they never vary."""
+    lost = 0.0
+    norm = 0.0
+    for i in range(whole.size):
+        rest[i] = whole[i] - part[i]
+        lost += np.float64(rest[i]) * np.float64(rest[i])
+        norm += np.float64(whole[i]) * np.float64(whole[i])
+    return lost, norm

@@ -8,9 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tightwire.arrays import Flat, Ints
-from tightwire.wire.packing import LANES, ROWS, get_row, get_tail, put_row, put_tail
-from tightwire.wire.words import add32, mul32, shr32, xor32
+from tightwire.wire.packing import LANES, ROWS, find_row, get_tail, put_row, put_tail
+from tightwire.wire.words import add32, mul32, ones64, shl32, shr32, xor32
 
+Bits = npt.NDArray[np.int32]
+"""The bits of floats, shape (n,)."""
+
+STEP = np.uint32(0x9E3779B9)
+"""What the noise of one value and the next are apart, before they are mixed."""
 FOLD = np.int32(0x7FFFFFFF)
 """All bits of a float32 but its sign; also what maps negative floats to integers of the same order."""
 
@@ -40,22 +45,22 @@ def extremes(values: Flat) -> tuple[np.float32, np.float32]:
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def noise(index, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
-    """A uniform integer in [0, 2**24) for value `index`: two rounds of a keyed 32-bit mix.
+def noise(walk, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
+    """A uniform integer in [0, 2**24) for the value whose index times `STEP` is `walk`: a keyed 32-bit mix.
 
-    The mix is Wellons' "Prospecting for hash functions", k1 entering between the rounds.
+    The mix is Wellons' "Prospecting for hash functions", two rounds, k1 entering between them.
     """
-    x = xor32(mul32(index, np.uint32(0x9E3779B9)), k0)
+    x = xor32(walk, k0)
     x = xor32(mul32(xor32(x, shr32(x, np.uint32(16))), np.uint32(0x21F0AAAD)), k1)
     x = mul32(xor32(x, shr32(x, np.uint32(15))), np.uint32(0x735A2D97))
     return np.int32(shr32(xor32(x, shr32(x, np.uint32(15))), np.uint32(8)))
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _stochastic(value, index, low, inverse, unit, top, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
+def _stochastic(value, walk, low, inverse, unit, top, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
     x = (value - low) * inverse
     code = np.int32(x)
-    above = np.int32(np.float32(noise(index, k0, k1)) * unit < x - np.float32(code))
+    above = np.int32(np.float32(noise(walk, k0, k1)) * unit < x - np.float32(code))
     return np.uint32(min(np.int32(code + above), top))
 
 
@@ -72,16 +77,20 @@ def quantise_stochastic(values, low, inverse, unit, top, k0, k1, bits, words, ta
     for first in range(0, columns, LANES):
         lanes = min(LANES, columns - first)
         for row in range(ROWS):
+            offset, here, _ = find_row(words, first * bits, row, lanes, bits)
+            target = codes if offset else here
             start = first * ROWS + row * lanes
             part = values[start : start + lanes]
-            index = np.uint32(start)
+            walk = mul32(np.uint32(start), STEP)
             for lane in range(lanes):
-                codes[lane] = _stochastic(part[lane], add32(index, np.uint32(lane)), low, inverse, unit, top, k0, k1)
-            put_row(codes, words, first * bits, row, lanes, bits)
+                target[lane] = _stochastic(part[lane], walk, low, inverse, unit, top, k0, k1)
+                walk = add32(walk, STEP)
+            if offset:
+                put_row(codes, words, first * bits, row, lanes, bits)
     start = columns * ROWS
     for at in range(values.size - start):
-        index = np.uint32(start + at)
-        put_tail(tail, at, _stochastic(values[start + at], index, low, inverse, unit, top, k0, k1), bits)
+        walk = mul32(np.uint32(start + at), STEP)
+        put_tail(tail, at, _stochastic(values[start + at], walk, low, inverse, unit, top, k0, k1), bits)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -102,77 +111,107 @@ def quantise_nearest(values, low, inverse, half, top, bits, words, tail):  # typ
         put_tail(tail, at, _nearest(values[start + at], low, inverse, half, top), bits)
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _value(code, low, step):  # type: ignore[no-untyped-def]  # numba infers the types
+    return low + np.float32(np.int32(code)) * step
+
+
 @numba.njit(cache=True, nogil=True)
 def dequantise(words, tail, bits, low, step, out):  # type: ignore[no-untyped-def]  # numba infers the types
     """Write low + code * step for every packed code to `out`."""
-    codes = np.empty(LANES, np.uint32)
+    mask = np.uint32((np.int64(1) << bits) - 1)
     columns = out.size // ROWS
     for first in range(0, columns, LANES):
         lanes = min(LANES, columns - first)
         for row in range(ROWS):
-            get_row(words, first * bits, row, lanes, bits, codes)
+            offset, here, following = find_row(words, first * bits, row, lanes, bits)
             start = first * ROWS + row * lanes
             part = out[start : start + lanes]
-            for lane in range(lanes):
-                part[lane] = low + np.float32(np.int32(codes[lane])) * step
+            if offset + bits > 32:
+                back = np.uint32(32 - offset)
+                for lane in range(lanes):
+                    part[lane] = _value((shr32(here[lane], offset) | shl32(following[lane], back)) & mask, low, step)
+            else:
+                for lane in range(lanes):
+                    part[lane] = _value(shr32(here[lane], offset) & mask, low, step)
     start = columns * ROWS
     for at in range(out.size - start):
-        out[start + at] = low + np.float32(np.int32(get_tail(tail, at, bits))) * step
+        out[start + at] = _value(get_tail(tail, at, bits), low, step)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _take(raw, first, mask, found, out, count):  # type: ignore[no-untyped-def]  # numba infers the types
+    below = mask - np.uint64(1)
+    at = first + (ones64(~mask & below) & np.uint64(63))
+    found[count] = at
+    out[count] = raw[at]
+    return mask & below, count + np.uint64(1)
 
 
 @numba.njit(cache=True, nogil=True)
-def _reaching(raw, threshold, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    count = np.uint64(0)
-    for i in range(raw.size):
-        out[count] = i
-        count += np.uint64((raw[i] & FOLD) >= threshold)
+def _reaching(raw, threshold, found, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    count, room = np.uint64(0), np.uint64(found.size - 2)
+    for start in range(0, raw.size // 64 * 64, 64):
+        part = raw[start : start + 64]
+        mask = np.uint64(0)
+        for lane in range(64):
+            mask |= np.uint64((part[lane] & FOLD) >= threshold) << np.uint64(lane)
+        after = count + ones64(mask)
+        if after > room:
+            return after
+        first = np.uint64(start)
+        mask, count = _take(raw, first, mask, found, out, count)
+        mask, count = _take(raw, first, mask, found, out, count)
+        while mask:
+            mask, count = _take(raw, first, mask, found, out, count)
+        count = after
+    for at in range(raw.size // 64 * 64, raw.size):
+        if count > room:
+            return count
+        found[count] = at
+        out[count] = raw[at]
+        count += np.uint64((raw[at] & FOLD) >= threshold)
     return count
 
 
-def reaching(raw: npt.NDArray[np.int32], threshold: np.int32) -> Ints:
-    """Indices, increasing, of the floats with bits `raw` whose magnitude has bits of `threshold` or more."""
-    out = np.empty(raw.size, np.int64)
-    return out[: _reaching(raw, threshold, out)]
+def reaching(raw: Bits, threshold: np.int32, room: int) -> tuple[Ints, Bits]:
+    """Indices, increasing, and bits of the floats with bits `raw` whose magnitude has bits of `threshold` or more.
+
+    Of 64 values at a time two are taken unasked, so that where few reach the threshold no branch depends on the data.
+
+    Args:
+        raw: Shape (n,), contiguous.
+        threshold: 0 or more.
+        room: How many are expected at most; more cost a second pass.
+    """
+    found, out = np.empty(room + 2, np.int64), np.empty(room + 2, np.int32)
+    count = _reaching(raw, threshold, found, out)
+    return (found[:count], out[:count]) if count <= room else reaching(raw, threshold, raw.size)
 
 
 @numba.njit(cache=True, nogil=True)
-def _kth(magnitudes, k):  # type: ignore[no-untyped-def]  # numba infers the types
-    """(the k-th largest, how many are larger), by a radix select of 11, 10 and 10 bits."""
-    prefix = np.int64(0)
-    larger = 0
-    for shift, width in ((20, 11), (10, 10), (0, 10)):
-        counts = np.zeros(1 << width, np.int64)
-        for magnitude in magnitudes:
-            if magnitude >> (shift + width) == prefix:
-                counts[(magnitude >> shift) & ((1 << width) - 1)] += 1
-        digit = (1 << width) - 1
-        while larger + counts[digit] < k:
-            larger += counts[digit]
-            digit -= 1
-        prefix = (prefix << width) | digit
-    return prefix, larger
+def _keep(candidates, bits, least, ties, found, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    count = np.uint64(0)
+    for at in range(bits.size):
+        found[count] = candidates[at]
+        out[count] = bits[at]
+        magnitude = bits[at] & FOLD
+        tie = (magnitude == least) & (ties > 0)
+        ties -= np.int64(tie)
+        count += np.uint64((magnitude > least) | tie)
 
 
-@numba.njit(cache=True, nogil=True)
-def _largest(raw, candidates, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    magnitudes = np.empty(candidates.size, np.int32)
-    for j in range(candidates.size):
-        magnitudes[j] = raw[candidates[j]] & FOLD
-    kth, larger = _kth(magnitudes, out.size)
-    ties = out.size - larger
-    count = 0
-    for j in range(candidates.size):
-        if magnitudes[j] > kth:
-            out[count] = candidates[j]
-            count += 1
-        elif magnitudes[j] == kth and ties > 0:
-            out[count] = candidates[j]
-            count += 1
-            ties -= 1
+def largest(candidates: Ints, bits: Bits, k: int) -> tuple[Ints, Bits]:
+    """The `k` of the `candidates`, which have these `bits`, with the largest magnitudes; first ones on ties.
 
-
-def largest(raw: npt.NDArray[np.int32], candidates: Ints, k: int) -> Ints:
-    """The `k` of the `candidates` (indices, increasing, k or more) with the largest magnitudes; first ones on ties."""
-    out = np.empty(k, np.int64)
-    _largest(raw, candidates, out)
-    return out
+    Args:
+        candidates: Indices, increasing, shape (m,), k or more.
+        bits: Shape (m,).
+        k: 1 or more.
+    """
+    magnitudes = bits & FOLD
+    least = np.partition(magnitudes, bits.size - k)[bits.size - k]
+    ties = k - np.count_nonzero(magnitudes > least)
+    found, out = np.empty(bits.size, np.int64), np.empty(bits.size, np.int32)
+    _keep(candidates, bits, least, ties, found, out)
+    return found[:k], out[:k]

@@ -89,6 +89,8 @@ class Stage(ABC):
     """Passes that the encoder makes over the values it takes, for a device's cost model."""
     source: ClassVar[str]
     """Where it is described."""
+    hands_on_non_finite: ClassVar[bool] = False
+    """Whether it takes any reals, and gives reals that hold a NaN or an infinity whenever what it takes does."""
 
     @property
     @abstractmethod
@@ -100,7 +102,7 @@ class Stage(ABC):
         """Turn a plane into the next, and write what `read` needs.
 
         Args:
-            plane: Of the kind this stage takes; its reals are finite.
+            plane: Of the kind this stage takes; its reals are finite, unless the stage hands on what is not.
             sink: Takes side information, by section.
             key: A 64-bit key of this stage and tensor, the only source of randomness.
         """

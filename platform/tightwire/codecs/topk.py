@@ -17,30 +17,32 @@ _SAMPLE = 2**15
 """Values below which every value is a candidate, and the size of the sample above."""
 
 
-def select(values: Flat, k: int) -> Ints:
-    """Indices, increasing, of the k largest magnitudes; of equal ones the first are taken.
+def select(values: Flat, k: int) -> tuple[Ints, Flat]:
+    """Indices, increasing, and values of the k largest magnitudes; of equal ones the first are taken.
 
-    A sample gives a threshold that a few more than k values should reach; one pass gathers those, and a radix select
-    among them finds the k exactly. Where fewer than k reach it, all values are candidates.
+    A sample gives a threshold that a few more than k values should reach; one pass gathers those, and among them the
+    k-th largest is found exactly. Where fewer than k reach it, all values are candidates.
 
     Args:
-        values: Shape (n,), contiguous, finite.
+        values: Shape (n,), contiguous. Infinities are larger than what is finite, and NaNs larger still.
         k: 1 to n.
     """
     n = values.size
     if k == n:
-        return np.arange(n)
+        return np.arange(n), values
     raw = values.view(np.int32)
-    threshold = 0
+    threshold, room = 0, n
     if n > _SAMPLE:
         sample = raw[:: n // _SAMPLE] & kernels.FOLD
         expected = k / n * sample.size
         rank = min(sample.size, math.ceil(expected + 4 * math.sqrt(expected) + 8))
         threshold = int(np.partition(sample, sample.size - rank)[sample.size - rank])
-    candidates = kernels.reaching(raw, np.int32(threshold))
+        room = min(n, 2 * rank * n // sample.size)
+    candidates, bits = kernels.reaching(raw, np.int32(threshold), room)
     if candidates.size < k:
-        candidates = np.arange(n)
-    return kernels.largest(raw, candidates, k)
+        candidates, bits = np.arange(n), raw
+    kept, bits = kernels.largest(candidates, bits, k)
+    return kept, bits.view(np.float32)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class TopK(Stage):
     takes: ClassVar[Kind] = "reals"
     gives: ClassVar[Kind] = "reals"
     passes: ClassVar[float] = 3.0
+    hands_on_non_finite: ClassVar[bool] = True
     source: ClassVar[str] = "Stich et al. 2018, arXiv 1809.07599, definition 2.1"
 
     def __post_init__(self) -> None:
@@ -84,9 +87,9 @@ class TopK(Stage):
     def encode(self, plane: Plane, sink: Sink, key: int) -> Plane:  # noqa: ARG002 - the interface's arguments
         """Indices to the frame, kept values to the next stage."""
         n = plane.layout.count
-        chosen = select(plane.data, self.kept(n))
+        chosen, values = select(plane.data, self.kept(n))
         indices.write(chosen, n, sink)
-        return Plane.reals(plane.data[chosen])
+        return Plane.reals(values)
 
     def read(self, layout: Layout, source: Source) -> tuple[Layout, Undo]:
         """The indices; their number follows from the density."""

@@ -41,7 +41,8 @@ def dequantise(data: Bytes8, n: int, affine: Affine, bits: int) -> Flat:
     return values
 
 
-def select(values: Flat, k: int) -> Ints:
+def select(values: Flat, k: int) -> tuple[Ints, Flat]:
     """The twin of `tightwire.codecs.topk.select`."""
     order = np.argsort(-np.abs(values), kind="stable")
-    return np.sort(order[:k])
+    chosen = np.sort(order[:k])
+    return chosen, values[chosen]

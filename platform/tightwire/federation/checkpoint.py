@@ -84,6 +84,7 @@ class Checkpoints:
             arrays["public"] = state.public.model
         model = write(f"model-{stamp}.safetensors", save(arrays))
         touched = {row.client for result in fresh for row in result.ledger}
+        residuals = {client: name for client, name in residuals.items() if client in state.residuals}
         for client in sorted(touched & state.residuals.keys()):
             content = save({"residual": np.ascontiguousarray(pool.get(state.residuals[client]))})
             residuals[client] = write(f"residual-{client}-{stamp}.safetensors", content)
@@ -106,7 +107,8 @@ class Checkpoints:
             "clock_fp32": state.clock_fp32,
             "chain": state.chain,
             "model": model,
-            "deltas": None if state.public is None else [asdict(sections) for sections in state.public.deltas],
+            "public": None if state.public is None else state.public.version,
+            "recent": [] if state.public is None else [asdict(sections) for sections in state.public.recent],
             "clients": {str(client): asdict(record) for client, record in state.clients.items()},
             "residuals": {str(client): name for client, name in residuals.items()},
             "parts": asdict(parts),
@@ -150,13 +152,12 @@ class Checkpoints:
             self._read(name, hashes)
         arrays = load(self._read(manifest["model"], hashes))
         residuals = {int(client): name for client, name in manifest["residuals"].items()}
-        deltas = manifest["deltas"]
+        version = manifest["public"]
+        recent = tuple(Sections(**sections) for sections in manifest["recent"])
         state = ServerState(
             round=manifest["round"],
             model=arrays["model"],
-            public=None
-            if deltas is None
-            else Public(arrays["public"], tuple(Sections(**sections) for sections in deltas)),
+            public=None if version is None else Public(arrays["public"], version, recent),
             clock=manifest["clock"],
             clock_fp32=manifest["clock_fp32"],
             clients={int(client): ClientRecord(**record) for client, record in manifest["clients"].items()},

@@ -5,21 +5,22 @@ The same code runs in process and inside every client host.
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numba
 import numpy as np
 
 from tightwire.arrays import Flat
 from tightwire.codecs.codec import Codec, decode, fp32_frame_length
-from tightwire.devices.clock import Turn, codec_seconds, compute_seconds
+from tightwire.codecs.feedback import compensated, settle
+from tightwire.devices.clock import CODEC_FLOPS, Turn, codec_seconds, compute_seconds
 from tightwire.devices.energy import compute_joules, download_joules, upload_joules
 from tightwire.devices.links import Link, transfer_seconds
 from tightwire.devices.population import Population, Profile
-from tightwire.errors import CodecError, FrameError, LedgerError
+from tightwire.errors import ClientError, CodecError, FrameError, TightwireError
 from tightwire.federation.aggregate import FixedPoint, check
-from tightwire.federation.tasks import Broadcast, ClientReport, ClientTask, ShareResult
+from tightwire.federation.tasks import Broadcast, ClientReport, ClientTask, Fate, ShareResult
 from tightwire.keys import key
 from tightwire.learning.cost import TrainingCost
 from tightwire.learning.flat import FlatModel
@@ -60,8 +61,8 @@ class _Sent:
     passes: float
     error: float
     residual: Flat
-    rejected: str | None
-    """Why the server refuses what it decoded, or None."""
+    rejected: str
+    """Why the server refuses what it decoded; empty if it does not."""
 
 
 class ClientRunner:
@@ -69,47 +70,54 @@ class ClientRunner:
 
     def __init__(self, setup: ClientSetup) -> None:
         self._setup = setup
-        self._fp32 = fp32_frame_length(setup.model.schema)
+        schema = setup.model.schema
+        self._fp32 = fp32_frame_length(schema)
+        self._fp32_passes = Codec.parse("none").passes(schema)
 
     def run(
         self, broadcast: Broadcast, tasks: Sequence[ClientTask], residuals: Mapping[int, Flat]
     ) -> tuple[ShareResult, dict[int, Flat]]:
-        """Carry out `tasks`; see `Pool.run`."""
-        setup = self._setup
+        """Carry out `tasks`; see `Pool.run`.
+
+        Raises:
+            ClientError: Training or encoding failed; says in which round and for which client.
+        """
+        setup, round_ = self._setup, broadcast.round
         fixed = FixedPoint.for_weight(broadcast.weight)
         total = fixed.zeros(broadcast.model.size)
         summed: list[int] = []
         reports: list[ClientReport] = []
-        new_residuals: dict[int, Flat] = {}
-        slowest: list[tuple[float, int, _Sent]] = []
+        fresh: dict[int, Flat] = {}
+        slowest: list[tuple[float, int, bytes]] = []
 
-        def add(client: int, sent: _Sent) -> None:
-            fixed.add(total, sent.decoded, int(setup.data.sizes[client]))
+        def add(client: int, update: Flat) -> None:
+            fixed.add(total, update, int(setup.data.sizes[client]))
             summed.append(client)
 
         trained = setup.trainer(
-            setup.model,
-            broadcast.model,
-            self._jobs(tasks),
-            setup.training,
-            round=broadcast.round,
-            seed=setup.seed,
+            setup.model, broadcast.model, self._jobs(tasks), setup.training, round=round_, seed=setup.seed
         )
-        for task, result in zip(tasks, trained, strict=True):
-            report, sent = self._turn(broadcast.round, task, result, residuals.get(task.client))
+        for task in tasks:
+            with _at(round_, task.client, "training"):
+                result = next(trained)
+            with _at(round_, task.client, "sending"):
+                report, sent = self._turn(round_, task, result, residuals.get(task.client))
             reports.append(report)
-            if sent is None:
+            if sent is None or report.arrival is None or report.fate != "arrives":
                 continue
-            if setup.feedback == "classic":
-                new_residuals[task.client] = sent.residual
-            if report.arrival is None or (setup.deadline is not None and report.arrival > setup.deadline):
+            if setup.feedback == "classic" and sent.residual.any():
+                fresh[task.client] = sent.residual
+            if setup.deadline is not None and report.arrival > setup.deadline:
                 continue
-            heapq.heappush(slowest, (report.arrival, task.client, sent))
+            if not broadcast.spare:
+                add(task.client, sent.decoded)
+                continue
+            heapq.heappush(slowest, (report.arrival, task.client, sent.frame))
             if len(slowest) > broadcast.spare:
-                _, client, certain = heapq.heappop(slowest)
-                add(client, certain)
-        reserve = {client: sent.frame for _, client, sent in slowest}
-        return ShareResult(total, tuple(summed), tuple(reports), reserve), new_residuals
+                _, client, frame = heapq.heappop(slowest)
+                add(client, decode(frame, setup.model.schema, round=round_, client=client))
+        reserve = {client: frame for _, client, frame in slowest}
+        return ShareResult(total, tuple(summed), tuple(reports), reserve), fresh
 
     def _jobs(self, tasks: Iterable[ClientTask]) -> Iterator[Job]:
         for task in tasks:
@@ -126,36 +134,44 @@ class ClientRunner:
         latency = profile.rtt / 2
         download = transfer_seconds(task.bytes_down, rates.down, latency)
         compute = compute_seconds(flops, profile)
-        update = trained.update if residual is None else trained.update + residual
+        update = compensated(trained.update, residual)
 
-        rejected: str | None = None
-        sent: _Sent | None = None
         state = setup.policy.initial() if task.policy is None else setup.policy.load(dict(task.policy))
         decision = Decision(codec=None, bits=0.0, density=0.0, reason="update is not finite")
+        fate: Fate = "refused"
+        reason = "non-finite"
+        sent: _Sent | None = None
         if bool(np.isfinite(update).all()):
             seen = self._observe(round_, task, trained, update, profile, download + compute)
             decision, state = setup.policy.decide(state, seen)
+            fate, reason = "skipped", ""
             if decision.codec is not None:
                 try:
                     sent = self._send(decision.codec, update, round_, task.client)
-                    rejected = sent.rejected
+                    fate, reason = ("rejected" if sent.rejected else "arrives"), sent.rejected
                 except CodecError:
-                    rejected = "cannot be encoded"
-        else:
-            rejected = "non-finite"
+                    fate, reason = "refused", "cannot be encoded"
 
         down_joules = download_joules(task.bytes_down, profile)
-        up_joules, upload, arrival = 0.0, 0.0, None
+        joules = down_joules + compute_joules(flops, profile)
+        turn = Turn(download, compute, 0.0, 0.0)
+        up_joules = 0.0
         if sent is not None:
             up_joules = upload_joules(len(sent.frame), profile)
-            upload = transfer_seconds(len(sent.frame), rates.up, latency)
-            turn = Turn(download, compute, codec_seconds(update.size, sent.passes, profile), upload)
-            arrival = None if task.drops or rejected is not None else turn.total
+            joules += up_joules + compute_joules(update.size * sent.passes * CODEC_FLOPS, profile)
+            turn = Turn(
+                download,
+                compute,
+                codec_seconds(update.size, sent.passes, profile),
+                transfer_seconds(len(sent.frame), rates.up, latency),
+            )
+            if task.drops or joules > task.battery:
+                fate, reason = "lost", ""
         turn_fp32 = Turn(
-            download=transfer_seconds(self._fp32, rates.down, latency),
-            compute=compute,
-            codec=0.0,
-            upload=transfer_seconds(self._fp32, rates.up, latency),
+            transfer_seconds(self._fp32, rates.down, latency),
+            compute,
+            codec_seconds(update.size, self._fp32_passes, profile),
+            transfer_seconds(self._fp32, rates.up, latency),
         )
         report = ClientReport(
             client=task.client,
@@ -164,16 +180,17 @@ class ClientRunner:
             train_loss=trained.loss,
             sections=None if sent is None else sent.sections,
             error=0.0 if sent is None else sent.error,
+            fate=fate,
+            reason=reason,
             download_seconds=download,
-            upload_seconds=upload,
-            arrival=arrival,
+            upload_seconds=turn.upload,
+            arrival=turn.total if fate in ("arrives", "rejected") else None,
             arrival_fp32=None if task.drops else turn_fp32.total,
-            joules=down_joules + compute_joules(flops, profile) + up_joules,
+            joules=min(joules, task.battery),
             download_joules=down_joules,
             upload_joules=up_joules,
-            rejected=rejected,
         )
-        return report, sent if rejected is None else None
+        return report, sent
 
     def _observe(
         self, round_: int, task: ClientTask, trained: Trained, update: Flat, profile: Profile, elapsed: float
@@ -199,36 +216,25 @@ class ClientRunner:
         schema = self._setup.model.schema
         codec = Codec.parse(line)
         encoded = codec.encode(
-            update,
-            schema,
-            key=key(self._setup.seed, "codec", round=round_, client=client),
-            round=round_,
-            client=client,
+            update, schema, key=key(self._setup.seed, "codec", round=round_, client=client), round=round_, client=client
         )
-        if encoded.sections.total != len(encoded.frame):
-            raise LedgerError(
-                f"round {round_}, client {client}: the sections of a `{line}` frame add up to {encoded.sections.total} "
-                f"bytes, but the frame has {len(encoded.frame)}"
-            )
-        rejected = None
+        rejected = ""
         try:
             decoded = decode(encoded.frame, schema, round=round_, client=client)
             check(decoded)
         except FrameError as refusal:
             decoded, rejected = np.zeros_like(update), refusal.reason
-        residual = np.empty_like(update)
-        lost, norm = _subtract(update, decoded, residual)
-        error = lost / norm if norm > 0 else 0.0
-        return _Sent(encoded.sections, encoded.frame, decoded, codec.passes, error, residual, rejected)
+        residual, error = settle(update, decoded)
+        return _Sent(encoded.sections, encoded.frame, decoded, codec.passes(schema), error, residual, rejected)
 
 
-@numba.njit(cache=True, nogil=True)
-def _subtract(whole: Flat, part: Flat, rest: Flat) -> tuple[float, float]:
-    """Rest = whole - part; returns the squared norms of rest and whole, summed in order so that they never vary."""
-    lost = 0.0
-    norm = 0.0
-    for i in range(whole.size):
-        rest[i] = whole[i] - part[i]
-        lost += np.float64(rest[i]) * np.float64(rest[i])
-        norm += np.float64(whole[i]) * np.float64(whole[i])
-    return lost, norm
+@contextmanager
+def _at(round_: int, client: int, stage: str) -> Iterator[None]:
+    """Say where an error came from that nobody raised on purpose."""
+    try:
+        yield
+    except TightwireError:
+        raise
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ClientError(f"round {round_}, client {client}, {stage}: {what}") from error

@@ -6,7 +6,9 @@ no separate residual is needed (the difference is always taken against what the 
 client gets the frames it missed or the full model, whichever is smaller.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import numpy as np
 
 from tightwire.arrays import Flat
 from tightwire.codecs.codec import Codec, decode
@@ -23,17 +25,14 @@ NEVER = -1
 
 @dataclass(frozen=True, slots=True)
 class Public:
-    """What the clients can hold: the newest public model, and the weight of the frame that led to each version."""
+    """What the clients can hold: the newest public model, and what the frames that lead to it weigh."""
 
     model: Flat
     """Shape (parameters,)."""
-    deltas: tuple[Sections, ...] = field(default=())
-    """`deltas[v]` is the frame from version v - 1 to version v; the first entry stands for nothing and is empty."""
-
-    @property
-    def version(self) -> int:
-        """The number of the newest version."""
-        return len(self.deltas) - 1
+    version: int = 0
+    """Rounds published before this one."""
+    recent: tuple[Sections, ...] = ()
+    """The frames of the last versions, the newest last; only as many as together weigh less than the whole model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +57,18 @@ class Downlink:
         """Whether the clients' model can differ from the server's."""
         return self.line != "none"
 
-    def publish(self, public: Public | None, model: Flat) -> Public:
+    def whole(self) -> Delivery:
+        """The full model in fp32, really encoded; every model's frame weighs the same."""
+        zeros = np.zeros(self.schema.size, np.float32)
+        return Delivery("none", Codec.parse("none").encode(zeros, self.schema, key=0, round=0, client=0).sections, 1)
+
+    def publish(self, public: Public | None, model: Flat, whole: Delivery) -> Public:
         """The next public version, as near to `model` as the codec brings it."""
         if public is None:
-            return Public(model, (Sections(),))
+            return Public(model)
         version = public.version + 1
         if not self.compressed:
-            return Public(model, (*public.deltas, Sections()))
+            return Public(model, version)
         encoded = Codec.parse(self.line).encode(
             model - public.model,
             self.schema,
@@ -73,23 +77,14 @@ class Downlink:
             client=EVERYBODY,
         )
         step = decode(encoded.frame, self.schema, round=version, client=EVERYBODY)
-        return Public(public.model + step, (*public.deltas, encoded.sections))
-
-    def whole(self, public: Public) -> Delivery:
-        """The full model in fp32, really encoded."""
-        encoded = Codec.parse("none").encode(
-            public.model,
-            self.schema,
-            key=key(self.seed, "whole", round=public.version),
-            round=public.version,
-            client=EVERYBODY,
-        )
-        return Delivery("none", encoded.sections, 1)
+        recent = (*public.recent, encoded.sections)
+        while recent and sum(recent, Sections()).total >= whole.sections.total:
+            recent = recent[1:]
+        return Public(public.model + step, version, recent)
 
     def deliver(self, public: Public, held: int, whole: Delivery) -> Delivery:
         """What a client that holds version `held` is sent: the missed frames or `whole`, whichever is smaller."""
-        if held == NEVER or not self.compressed:
+        missed = public.version - held
+        if held == NEVER or missed > len(public.recent):
             return whole
-        missed = public.deltas[held + 1 :]
-        sections = sum(missed, Sections())
-        return Delivery(self.line, sections, len(missed)) if sections.total < whole.sections.total else whole
+        return Delivery(self.line, sum(public.recent[len(public.recent) - missed :], Sections()), missed)

@@ -56,7 +56,7 @@ class DecisionRow:
     error: float
     """Real squared error over squared norm (NMSE) of what was encoded."""
     status: str
-    """A `Status`, or ``"skipped"``, or ``"refused: <reason>"`` for a client that never trained."""
+    """A `Status`, or ``"skipped"``, or ``"refused: <reason>"`` where what was trained could not be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class RoundRecord:
     """Bytes of the frames sent by clients this round, used or wasted."""
     bytes_down: int
     bytes_wasted: int
-    """Bytes, up and down, of frames that were not used, or served a client whose update was not."""
+    """Bytes up of frames that were not used: late, lost, surplus or rejected."""
     bytes_up_fp32: int
     bytes_down_fp32: int
     seconds: float
@@ -82,7 +82,8 @@ class RoundRecord:
     sim_seconds: float
     """The clock at the end of this round."""
     sim_seconds_fp32: float
-    """The same clock had every frame been fp32."""
+    """The same clock had every frame been fp32, and had the server waited past the deadline, where it must, until as
+    many updates were there as this run used."""
     joules: float
     mean_bits: float
     """Mean quantiser bits over this round's uploads; 0 when there was none."""
@@ -93,10 +94,14 @@ class RoundRecord:
     """Clients whose update was used."""
     late: int
     late_fp32: int
-    """Clients that would have been late had every frame been fp32."""
+    """Clients that would have missed the deadline had every frame been fp32."""
+    surplus: int
+    """Clients that arrived in time when over-selection had enough."""
     lost: int
-    """Drop-outs."""
+    """Clients whose upload got lost: drop-outs and empty batteries."""
     skipped: int
+    """Clients whose policy sent nothing. With `participants`, `late`, `surplus`, `lost` and `refused` this adds up to
+    `cohort`."""
     refused: dict[str, int] = field(default_factory=dict)
     """Clients that could not take part or whose update was refused, by reason, such as ``{"memory": 2}``."""
     wall_seconds: float = 0.0

@@ -5,7 +5,8 @@ Synchronous rounds with FedAvg weights (McMahan et al. 2017, algorithm 1) and a 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
@@ -23,7 +24,7 @@ from tightwire.federation.digest import START, extend
 from tightwire.federation.downlink import NEVER, Delivery, Downlink, Public
 from tightwire.federation.pool import Handle, Pool
 from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord, Status
-from tightwire.federation.tasks import Broadcast, ClientReport, ClientTask
+from tightwire.federation.tasks import Broadcast, ClientReport, ClientTask, Fate
 from tightwire.policies.base import Outcome, Policy
 from tightwire.wire.ledger import SECTIONS, Sections
 from tightwire.wire.schema import Schema
@@ -80,8 +81,8 @@ class ServerSetup:
     downlink: Downlink
     deadline: float | None
     lr: float
-    memory_needed: int
-    """Bytes that training takes on a device."""
+    memory_needed: Callable[[int], int]
+    """Samples of a client -> bytes that training takes on its device."""
     flops_per_sample: float
     """FLOPs to train on one sample over all local epochs."""
     fp32_bytes: int
@@ -107,15 +108,16 @@ class Server(Generic[Handle]):
         self._setup = setup
         self._pool = pool
         self._eligible = np.flatnonzero(setup.sizes > 0)
+        self._whole = setup.downlink.whole()
 
     def step(self, state: ServerState[Handle]) -> tuple[ServerState[Handle], RoundResult]:
         """One round."""
         setup = self._setup
-        public = setup.downlink.publish(state.public, state.model)
+        public = setup.downlink.publish(state.public, state.model, self._whole)
         cohort = self._invite(state, public)
         weight = sum(int(setup.sizes[task.client]) for task in cohort.tasks)
-        wanted = min(setup.participation.cohort, len(cohort.tasks))
-        broadcast = Broadcast(state.round, public.model, weight, spare=len(cohort.tasks) - wanted)
+        spare = max(0, len(cohort.tasks) - setup.participation.cohort)
+        broadcast = Broadcast(state.round, public.model, weight, spare)
         fixed = FixedPoint.for_weight(weight)
         total = fixed.zeros(public.model.size)
         reports: dict[int, ClientReport] = {}
@@ -129,26 +131,35 @@ class Server(Generic[Handle]):
             offered.update(residuals)
         reports = dict(sorted(reports.items()))
 
-        closing = close_round(_arrivals(reports), wanted=wanted, deadline=setup.deadline)
-        closing_fp32 = close_round(_arrivals_fp32(reports), wanted=wanted, deadline=setup.deadline)
-        for client in closing.accepted:
+        taking_part = [report for report in reports.values() if report.fate not in ("skipped", "refused")]
+        wanted = min(setup.participation.cohort, len(taking_part))
+        arrivals = [Arrival(report.client, report.arrival) for report in taking_part]
+        arrivals_fp32 = [Arrival(report.client, report.arrival_fp32) for report in reports.values()]
+        closing = close_round(arrivals, wanted=wanted, deadline=setup.deadline)
+        closing_fp32 = close_round(
+            arrivals_fp32, wanted=min(setup.participation.cohort, len(reports)), deadline=setup.deadline
+        )
+        patient = close_round(arrivals_fp32, wanted=len(closing.accepted), deadline=None)
+        statuses = {client: _status(report, closing) for client, report in reports.items()}
+        used = [client for client, status in statuses.items() if status == "used"]
+        for client in used:
             if client in reserve:
                 update = decode(reserve[client], setup.schema, round=state.round, client=client)
                 fixed.add(total, update, int(setup.sizes[client]))
-        model = self._next_model(state.model, fixed, total, closing)
+        model = self._next_model(state.model, fixed, total, used)
 
-        ledger, decisions = self._book(state.round, cohort, reports, closing)
+        ledger, decisions = self._book(state.round, cohort, reports, statuses)
         after: ServerState[Handle] = ServerState(
             round=state.round + 1,
             model=model,
             public=public,
             clock=state.clock + closing.seconds,
-            clock_fp32=state.clock_fp32 + closing_fp32.seconds,
-            clients={**state.clients, **self._carry(state, cohort, reports, closing, public.version)},
-            residuals={**state.residuals, **{c: offered[c] for c in closing.accepted if c in offered}},
+            clock_fp32=state.clock_fp32 + max(closing_fp32.seconds, patient.seconds),
+            clients={**state.clients, **self._carry(state, cohort, reports, statuses, public.version)},
+            residuals=_kept(state.residuals, used, offered),
             chain=extend(state.chain, ledger, decisions),
         )
-        record = self._record(after, cohort, reports, ledger, closing, closing_fp32)
+        record = self._record(after, cohort, reports, ledger, statuses, closing.seconds, len(closing_fp32.late))
         return after, RoundResult(record, ledger, decisions)
 
     def _invite(self, state: ServerState[Handle], public: Public) -> _Cohort:
@@ -156,15 +167,14 @@ class Server(Generic[Handle]):
         setup = self._setup
         selected = setup.participation.select(self._eligible, state.round, setup.seed)
         cohort = _Cohort([], {}, {}, len(selected))
-        whole = setup.downlink.whole(public)
         for client in selected:
             profile = setup.population.profile(client, setup.seed)
             record = state.clients.get(client) or ClientRecord(battery=profile.battery)
-            delivery = setup.downlink.deliver(public, record.version, whole)
+            delivery = setup.downlink.deliver(public, record.version, self._whole)
             bytes_down = delivery.sections.total
             flops = setup.flops_per_sample * int(setup.sizes[client])
             joules = download_joules(bytes_down, profile) + compute_joules(flops, profile)
-            reason = refusal(profile, setup.memory_needed)
+            reason = refusal(profile, setup.memory_needed(int(setup.sizes[client])))
             if reason is None and not can_afford(record.battery, joules):
                 reason = "battery"
             if reason is not None:
@@ -175,17 +185,17 @@ class Server(Generic[Handle]):
             cohort.deliveries[client] = delivery
         return cohort
 
-    def _next_model(self, model: Flat, fixed: FixedPoint, total: Sums, closing: Closing) -> Flat:
+    def _next_model(self, model: Flat, fixed: FixedPoint, total: Sums, used: Sequence[int]) -> Flat:
         """x_{t+1} = x_t + lr * weighted mean of the updates in use."""
-        used = sum(int(self._setup.sizes[client]) for client in closing.accepted)
-        return model + np.float32(self._setup.lr) * fixed.mean(total, used) if used else model
+        weight = sum(int(self._setup.sizes[client]) for client in used)
+        return model + np.float32(self._setup.lr) * fixed.mean(total, weight) if weight else model
 
     def _carry(
         self,
         state: ServerState[Handle],
         cohort: _Cohort,
         reports: Mapping[int, ClientReport],
-        closing: Closing,
+        statuses: Mapping[int, str],
         version: int,
     ) -> dict[int, ClientRecord]:
         """What each client takes along into later rounds."""
@@ -200,8 +210,8 @@ class Server(Generic[Handle]):
                     bytes=report.sections.total,
                     seconds=report.upload_seconds,
                     latency=self._setup.population.profile(task.client, self._setup.seed).rtt / 2,
-                    accepted=task.client in closing.accepted,
-                    late=task.client in closing.late,
+                    accepted=statuses[task.client] == "used",
+                    late=statuses[task.client] == "late",
                 )
                 learnt = self._setup.policy.learn(self._setup.policy.load(dict(policy)), outcome)
                 policy = self._setup.policy.dump(learnt)
@@ -209,13 +219,13 @@ class Server(Generic[Handle]):
         return carried
 
     def _book(
-        self, round_: int, cohort: _Cohort, reports: Mapping[int, ClientReport], closing: Closing
+        self, round_: int, cohort: _Cohort, reports: Mapping[int, ClientReport], statuses: Mapping[int, str]
     ) -> tuple[tuple[LedgerRow, ...], tuple[DecisionRow, ...]]:
         ledger: list[LedgerRow] = []
         decisions: list[DecisionRow] = []
         for client, report in reports.items():
             tier = self._setup.population.profile(client, self._setup.seed).tier
-            status = _status(report, closing)
+            status = statuses[client]
 
             def row(sections: Sections, **rest: Any) -> LedgerRow:  # Any: the remaining fields, checked by the record
                 parts = {name: getattr(sections, name) for name in SECTIONS}
@@ -263,7 +273,7 @@ class Server(Generic[Handle]):
                     bytes=report.sections.total if report.sections is not None else 0,
                     seconds=report.upload_seconds,
                     error=report.error,
-                    status=status if report.sections is not None else _unsent(report),
+                    status=status,
                 )
             )
         return tuple(ledger), tuple(decisions)
@@ -274,8 +284,9 @@ class Server(Generic[Handle]):
         cohort: _Cohort,
         reports: Mapping[int, ClientReport],
         ledger: tuple[LedgerRow, ...],
-        closing: Closing,
-        closing_fp32: Closing,
+        statuses: Mapping[int, str],
+        seconds: float,
+        late_fp32: int,
     ) -> RoundRecord:
         number = after.round - 1
         evaluation = self._setup.evaluate(number, after.model)
@@ -283,10 +294,9 @@ class Server(Generic[Handle]):
         up = [row for row in ledger if row.direction == "up"]
         down = [row for row in ledger if row.direction == "down"]
         sent = [report for report in reports.values() if report.sections is not None]
-        refused = dict(cohort.refused)
-        for report in reports.values():
-            if report.rejected is not None:
-                refused[report.rejected] = refused.get(report.rejected, 0) + 1
+        counts = Counter(statuses.values())
+        refused = Counter(cohort.refused)
+        refused.update(report.reason for report in reports.values() if statuses[report.client] in _REFUSALS)
         return RoundRecord(
             round=number,
             accuracy=accuracy,
@@ -297,18 +307,19 @@ class Server(Generic[Handle]):
             bytes_wasted=sum(row.bytes for row in up if row.status != "used"),
             bytes_up_fp32=len(reports) * self._setup.fp32_bytes,
             bytes_down_fp32=len(down) * self._setup.fp32_bytes,
-            seconds=closing.seconds,
+            seconds=seconds,
             sim_seconds=after.clock,
             sim_seconds_fp32=after.clock_fp32,
             joules=math.fsum(report.joules for report in reports.values()),
             mean_bits=_mean([report.decision.bits for report in sent]),
             mean_density=_mean([report.decision.density for report in sent]),
             cohort=cohort.selected,
-            participants=len(closing.accepted),
-            late=len(closing.late),
-            late_fp32=len(closing_fp32.late),
-            lost=sum(task.drops for task in cohort.tasks),
-            skipped=sum(report.decision.codec is None and report.rejected is None for report in reports.values()),
+            participants=counts["used"],
+            late=counts["late"],
+            late_fp32=late_fp32,
+            surplus=counts["surplus"],
+            lost=counts["lost"],
+            skipped=counts["skipped"],
             refused=dict(sorted(refused.items())),
             hosts=self._pool.hosts,
         )
@@ -319,26 +330,26 @@ def with_wall(result: RoundResult, seconds: float) -> RoundResult:
     return replace(result, record=replace(result.record, wall_seconds=seconds))
 
 
-def _arrivals(reports: Mapping[int, ClientReport]) -> list[Arrival]:
-    return [Arrival(client, report.arrival) for client, report in reports.items()]
+_REFUSALS = ("rejected", "refused")
 
 
-def _arrivals_fp32(reports: Mapping[int, ClientReport]) -> list[Arrival]:
-    return [Arrival(client, report.arrival_fp32) for client, report in reports.items()]
-
-
-def _status(report: ClientReport, closing: Closing) -> Status:
-    if report.rejected is not None:
-        return "rejected"
-    if report.client in closing.accepted:
-        return "used"
+def _status(report: ClientReport, closing: Closing) -> Status | Fate:
+    """What became of a client's upload, once the round has closed."""
+    if report.fate not in ("arrives", "rejected"):
+        return report.fate
     if report.client in closing.late:
         return "late"
-    return "lost" if report.arrival is None else "surplus"
+    if report.client in closing.surplus:
+        return "surplus"
+    return "rejected" if report.fate == "rejected" else "used"
 
 
-def _unsent(report: ClientReport) -> str:
-    return "skipped" if report.rejected is None else f"refused: {report.rejected}"
+def _kept(before: Mapping[int, Handle], used: Sequence[int], offered: Mapping[int, Handle]) -> dict[int, Handle]:
+    """The residuals after a round: new ones, or none, where the update was used, and all others as they were."""
+    taken = set(used)
+    kept = {client: handle for client, handle in before.items() if client not in taken}
+    kept.update((client, offered[client]) for client in used if client in offered)
+    return kept
 
 
 def _mean(values: list[float]) -> float:

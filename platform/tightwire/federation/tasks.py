@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from tightwire.arrays import Flat, Sums
 from tightwire.policies.base import Decision
 from tightwire.wire.ledger import Sections
+
+Fate = Literal["arrives", "rejected", "lost", "skipped", "refused"]
+"""What became of a client's upload on its way: it arrives, in time or not; it arrives and the server rejects what it
+decodes to; it is lost, because the client drops out or its battery runs empty; the client tells the server that it
+skips, by its policy's decision, or that it has nothing that could be sent (refused)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +56,18 @@ class ClientReport:
     """The frame's bytes by section; None when nothing was sent."""
     error: float
     """Squared error over squared norm (NMSE) of the encoded vector; 0 when nothing was sent."""
+    fate: Fate
     download_seconds: float
     upload_seconds: float
     arrival: float | None
-    """Seconds from the start of the round to the last byte; None when nothing arrives."""
+    """Seconds from the start of the round to the last byte; None unless the fate is to arrive."""
     arrival_fp32: float | None
-    """The same had both directions carried fp32; None for a drop-out."""
+    """The same had both directions carried fp32; None for a client whose upload gets lost."""
     joules: float
     download_joules: float
     upload_joules: float
-    rejected: str | None = None
-    """Why the server refused the update, or None."""
+    reason: str = ""
+    """Why it was refused, or rejected on arrival."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ ADDED = (
     "joules",
     "participants",
     "late",
+    "surplus",
     "lost",
     "skipped",
     "refused",

@@ -44,11 +44,16 @@ def empty(n: int, bits: int) -> Bytes8:
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
+def find_row(words, base, row, lanes, bits):  # type: ignore[no-untyped-def]  # numba infers the types
+    """(lowest bit of row `row` in its words, those words, the words that follow) in the block at words[base:]."""
+    start = base + (row * bits >> 5) * lanes
+    return np.uint32(row * bits & 31), words[start : start + lanes], words[start + lanes : start + 2 * lanes]
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
 def put_row(codes, words, base, row, lanes, bits):  # type: ignore[no-untyped-def]  # numba infers the types
     """Pack `codes` as row `row` of the block at words[base:]; rows come in order from 0."""
-    offset = np.uint32(row * bits & 31)
-    start = base + (row * bits >> 5) * lanes
-    here = words[start : start + lanes]
+    offset, here, following = find_row(words, base, row, lanes, bits)
     if offset == 0:
         for lane in range(lanes):
             here[lane] = codes[lane]
@@ -57,7 +62,6 @@ def put_row(codes, words, base, row, lanes, bits):  # type: ignore[no-untyped-de
             here[lane] |= shl32(codes[lane], offset)
     if offset + bits > 32:
         back = np.uint32(32 - offset)
-        following = words[start + lanes : start + 2 * lanes]
         for lane in range(lanes):
             following[lane] = shr32(codes[lane], back)
 
@@ -66,12 +70,9 @@ def put_row(codes, words, base, row, lanes, bits):  # type: ignore[no-untyped-de
 def get_row(words, base, row, lanes, bits, codes):  # type: ignore[no-untyped-def]  # numba infers the types
     """Unpack row `row` of the block at words[base:] into `codes`."""
     mask = np.uint32((np.int64(1) << bits) - 1)
-    offset = np.uint32(row * bits & 31)
-    start = base + (row * bits >> 5) * lanes
-    here = words[start : start + lanes]
+    offset, here, following = find_row(words, base, row, lanes, bits)
     if offset + bits > 32:
         back = np.uint32(32 - offset)
-        following = words[start + lanes : start + 2 * lanes]
         for lane in range(lanes):
             codes[lane] = (shr32(here[lane], offset) | shl32(following[lane], back)) & mask
     else:

@@ -1,4 +1,4 @@
-"""32-bit word operations for numba kernels.
+"""Word operations for numba kernels: 32-bit arithmetic, and counting bits.
 
 Numba widens what it computes from two uint32 to 64 bits, which halves what a SIMD register holds; these do not.
 """
@@ -31,3 +31,15 @@ shl32 = _binary(lambda builder, left, right: builder.shl(left, right))
 """left << right, for right < 32."""
 shr32 = _binary(lambda builder, left, right: builder.lshr(left, right))
 """left >> right, for right < 32."""
+
+
+@intrinsic
+def _ones64(typingctx, word):  # type: ignore[no-untyped-def]  # noqa: ARG001 - as above
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]  # noqa: ARG001 - as above
+        return builder.ctpop(*arguments)
+
+    return types.uint64(types.uint64), codegen
+
+
+ones64: Any = _ones64  # its first argument is numba's, which mypy cannot know
+"""How many bits of a uint64 are set."""
