@@ -2,14 +2,19 @@
 
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import ray
-from ray.actor import ActorClass, ActorProxy
+from ray.actor import ActorClass, ActorHandle, ActorProxy
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from tightwire.config import Experiment
+from tightwire.errors import ConfigError
 from tightwire.federation.records import RoundRecord
 from tightwire.simulation import Ended, Parts, Simulation
 from tightwire.tracking.base import RunInfo, Tracker
@@ -21,11 +26,19 @@ NAMESPACE = "tightwire"
 GRACE_SECONDS = 30.0
 """How long a detached coordinator stays after its run, for a driver that is still there to read the last news."""
 
+ANSWER_SECONDS = 10.0
+"""How long an earlier coordinator has to say whether its run is over."""
+
+KEPT = 1000
+"""Records, and notes, kept for a driver that does not ask; a detached coordinator's may never come back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What has happened since the driver last asked."""
 
+    restored: tuple[RoundRecord, ...] | None
+    """The rounds that the run began with; None before it has begun, and once it has been told."""
     records: tuple[RoundRecord, ...]
     notes: tuple[str, ...]
 
@@ -42,20 +55,37 @@ class CoordinatorImpl:
         folder: Path,
         detached: bool,
     ) -> None:
-        os.chdir(folder)
+        self._folder = folder
+        self._over = False
         self._config = config
         self._detached = detached
         self._info = info
         self._tracker = tracker
         self._hosts = hosts
-        self._records: list[RoundRecord] = []
-        self._notes: list[str] = []
+        self._restored: tuple[RoundRecord, ...] | None = None
+        self._records: deque[RoundRecord] = deque(maxlen=KEPT)
+        self._notes: deque[str] = deque(maxlen=KEPT)
         self._lock = threading.Lock()
         self._stopping = threading.Event()
 
     @ray.method
     def run(self) -> Ended:
         """Run to the end, or until `stop`; errors are raised to the caller."""
+        try:
+            return self._run()
+        finally:
+            self._over = True
+            if self._detached:
+                _end_later()
+
+    def _run(self) -> Ended:
+        try:
+            os.chdir(self._folder)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._folder}: cannot be reached on the coordinator's machine ({error.strerror}); "
+                "start the run in a folder that all machines of the cluster share"
+            ) from None
         parts = Parts.load(self._config)
         pool = RayPool(self._config, parts.data, hosts=self._hosts, note=self.note)
         try:
@@ -63,22 +93,31 @@ class CoordinatorImpl:
             return simulation.run(self._info, self._stopping.is_set)
         finally:
             pool.close()
-            if self._detached:
-                _end_later()
 
     @ray.method
     def progress(self) -> Progress:
-        """What is new since the last call."""
+        """What is new since the last call, of it the last `KEPT` records and notes."""
         with self._lock:
-            news = Progress(tuple(self._records), tuple(self._notes))
+            news = Progress(self._restored, tuple(self._records), tuple(self._notes))
+            self._restored = None
             self._records.clear()
             self._notes.clear()
         return news
 
     @ray.method
+    def over(self) -> bool:
+        """Whether the run has ended, one way or the other."""
+        return self._over
+
+    @ray.method
     def stop(self) -> None:
         """Ask for an end after the round under way; a checkpoint is saved."""
         self._stopping.set()
+
+    def restored(self, records: Sequence[RoundRecord]) -> None:
+        """See `tightwire.simulation.Listener`."""
+        with self._lock:
+            self._restored = tuple(records)
 
     def round(self, record: RoundRecord) -> None:
         """See `tightwire.simulation.Listener`."""
@@ -99,6 +138,41 @@ def _end_later() -> None:
     timer.start()
 
 
+def _make_way(name: str, info: RunInfo) -> None:
+    """End the coordinator of this name if its run is over.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    try:
+        other = cast("ActorHandle[CoordinatorImpl]", ray.get_actor(name, namespace=NAMESPACE))
+    except ValueError:
+        return
+    try:
+        asked: ray.ObjectRef[bool] = cast("ActorProxy[CoordinatorImpl]", other).over.remote()
+        over = ray.get(asked, timeout=ANSWER_SECONDS)
+    except GetTimeoutError:
+        over = False
+    except RayActorError:
+        over = True
+    if not over:
+        raise ConfigError(
+            f"{info.folder}: this run is still going on on that cluster, where an earlier command left it; "
+            "wait until it has ended"
+        )
+    ray.kill(other)
+    while _is_there(name):
+        time.sleep(0.05)
+
+
+def _is_there(name: str) -> bool:
+    try:
+        ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
 Coordinator: ActorClass[CoordinatorImpl] = ray.remote(CoordinatorImpl)
 
 
@@ -113,16 +187,21 @@ def spawn_coordinator(
             working folder, from which the paths of the experiment start.
         tracker: Makes the tracker, in the coordinator's process.
         hosts: Client hosts to start.
-        detached: Whether it goes on when the driver leaves; it then has the name `tightwire:<run>` in the namespace
-            `tightwire` until it is done.
+        detached: Whether it goes on when the driver leaves; it then has the name `tightwire:<the run's folder>` in the
+            namespace `tightwire` until it is done.
+
+    Raises:
+        ConfigError: A detached coordinator of an earlier driver is still carrying out this run.
     """
     options = Coordinator.options(num_cpus=0, max_concurrency=3)
     if detached:
+        name = f"tightwire:{info.folder}"
+        _make_way(name, info)
         options = Coordinator.options(
             num_cpus=0,
             max_concurrency=3,
             lifetime="detached",
-            name=f"tightwire:{info.name}",
+            name=name,
             namespace=NAMESPACE,
         )
     return options.remote(config, info, tracker, hosts, Path.cwd(), detached)

@@ -5,6 +5,8 @@ from typing import Any
 
 import ray
 from ray.actor import ActorClass, ActorProxy
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tightwire.arrays import Flat
 from tightwire.config import Experiment
@@ -34,7 +36,8 @@ class ClientHostImpl:
 
         Returns:
             1 + len(tasks) objects, each a return value of its own: the share's result with the clients that have a
-            new residual, then that residual, or None, for each task. They belong to the caller and outlive this host.
+            new residual, then that residual, or None, for each task. They belong to the caller and outlive this host's
+            process; large ones do not outlive its machine.
         """
         with single_thread():
             result, fresh = self._runner.run(broadcast, tasks, dict(zip(owing, residuals, strict=True)))
@@ -45,7 +48,11 @@ ClientHost: ActorClass[ClientHostImpl] = ray.remote(ClientHostImpl)
 
 
 def spawn_client_host(
-    config: Experiment, data: "ray.ObjectRef[FederatedData]", *, cpus: float
+    config: Experiment, data: "ray.ObjectRef[FederatedData]", *, cpus: float, room: PlacementGroup, slot: int
 ) -> ActorProxy[ClientHostImpl]:
-    """Start a client host that reserves `cpus` CPUs; Ray does not restart it, `RayPool` replaces it."""
-    return ClientHost.options(num_cpus=cpus, max_restarts=0).remote(config, data)
+    """Start a client host on the `cpus` CPUs of bundle `slot` of `room`.
+
+    Ray does not restart it, `RayPool` replaces it.
+    """
+    place = PlacementGroupSchedulingStrategy(placement_group=room, placement_group_bundle_index=slot)
+    return ClientHost.options(num_cpus=cpus, max_restarts=0, scheduling_strategy=place).remote(config, data)

@@ -1,12 +1,22 @@
 """The pool whose hosts are Ray actors."""
 
 import heapq
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import ray
 from ray.actor import ActorHandle, ActorProxy
-from ray.exceptions import RayActorError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from tightwire.arrays import Flat, Ints
 from tightwire.config import Experiment
@@ -21,16 +31,45 @@ ATTEMPTS = 4
 """Hosts that may die over one share before the run gives up: such a share kills whoever takes it."""
 
 
-class HostsLostError(TightwireError):
+ROOM_SECONDS = 20.0
+"""How long hosts wait for their CPUs before a person is told."""
+
+HOST_DIED = (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,  # of a result, before it was fetched: its host's machine died
+    OutOfMemoryError,  # Ray's memory monitor killed it
+    RayActorError,
+    WorkerCrashedError,
+)
+
+
+class ClusterError(TightwireError):
+    """The cluster ended the run; it can be resumed from its last checkpoint."""
+
+
+class HostsLostError(ClusterError):
     """A share of clients that no host survived."""
+
+
+class HostStartError(ClusterError):
+    """A client host that cannot be set up."""
+
+
+class MachineLostError(ClusterError):
+    """A machine of the cluster died with residuals that only it had."""
+
+    def __init__(self, message: str = "a machine of the cluster died, and with it residuals of error feedback") -> None:
+        super().__init__(message)
 
 
 class RayPool:
     """Deals each cohort out to client hosts, one call a host a round; see `tightwire.federation.pool.Pool`.
 
     A host that dies is replaced and its share redone, with the same bits, since a host keeps nothing that the share's
-    result depends on. Residuals are objects of the caller's in the object store: never in its own memory, and not lost
-    with the host that made them.
+    result depends on. Residuals are objects that the caller owns. Ray keeps small ones (about 100 kB) in the caller's
+    memory, the others in the object store of the machine that made them: they survive the host's process, and not its
+    machine.
     """
 
     def __init__(
@@ -45,7 +84,10 @@ class RayPool:
         self._sizes: Ints = data.sizes
         self._data = ray.put(data)
         self._note = note
-        self._hosts: list[ActorProxy[ClientHostImpl]] = [self._spawn() for _ in range(hosts)]
+        self._room = placement_group([{"CPU": config.hosts.cpus}] * hosts)
+        if not self._room.wait(ROOM_SECONDS):
+            note("waiting for room on the cluster for the client hosts")
+        self._hosts: list[ActorProxy[ClientHostImpl]] = [self._spawn(slot) for slot in range(hosts)]
 
     @property
     def hosts(self) -> int:
@@ -55,10 +97,17 @@ class RayPool:
     def run(
         self, broadcast: Broadcast, tasks: Sequence[ClientTask], residuals: Mapping[int, Residual]
     ) -> Iterator[tuple[ShareResult, dict[int, Residual]]]:
-        """See `Pool.run`; one share a host."""
+        """See `Pool.run`; one share a host.
+
+        Raises:
+            HostsLostError: Host after host died over the same share.
+            HostStartError: A host's constructor raised.
+            MachineLostError: Residuals were lost with their machine.
+            TightwireError: Whatever a share raised.
+        """
         payload = ray.put(broadcast)
         pending: dict[ray.ObjectRef[object], _Flight] = {}
-        for slot, share in enumerate(deal(tasks, self._sizes, len(self._hosts))):
+        for slot, share in enumerate(deal(tasks, self._sizes, len(self._hosts), self._config.hosts.clients_per_host)):
             if share:
                 self._launch(_Flight(slot, share, 1), payload, residuals, pending)
         while pending:
@@ -66,8 +115,10 @@ class RayPool:
             flight = pending.pop(done)
             try:
                 result, fresh = ray.get(done)
-            except RayActorError:
-                self._replace(flight, broadcast.round)
+            except RayTaskError as error:
+                raise _raised(error) from None
+            except HOST_DIED as error:
+                self._replace(flight, broadcast.round, error)
                 again = _Flight(flight.slot, flight.share, flight.attempt + 1)
                 self._launch(again, payload, residuals, pending)
                 continue
@@ -85,17 +136,25 @@ class RayPool:
         return ray.put(residual)
 
     def get(self, handle: Residual) -> Flat:
-        """See `Pool.get`."""
-        return ray.get(handle)
+        """See `Pool.get`.
+
+        Raises:
+            MachineLostError: It was lost with its machine.
+        """
+        try:
+            return ray.get(handle)
+        except ObjectLostError:
+            raise MachineLostError from None
 
     def close(self) -> None:
         """See `Pool.close`."""
         for host in self._hosts:
-            ray.kill(cast("ActorHandle[ClientHostImpl]", host))
+            _kill(host)
         self._hosts = []
+        remove_placement_group(self._room)
 
-    def _spawn(self) -> ActorProxy[ClientHostImpl]:
-        return spawn_client_host(self._config, self._data, cpus=self._config.hosts.cpus)
+    def _spawn(self, slot: int) -> ActorProxy[ClientHostImpl]:
+        return spawn_client_host(self._config, self._data, cpus=self._config.hosts.cpus, room=self._room, slot=slot)
 
     def _launch(
         self,
@@ -111,7 +170,10 @@ class RayPool:
         flight.residuals = rest
         pending[first] = flight
 
-    def _replace(self, flight: "_Flight", round_: int) -> None:
+    def _replace(self, flight: "_Flight", round_: int, error: Exception) -> None:
+        if isinstance(error, RayActorError) and error.actor_init_failed:
+            reason = str(error).strip().splitlines()[-1]
+            raise HostStartError(f"a client host cannot be set up: {reason.removeprefix('tightwire.errors.')}")
         clients = ", ".join(str(task.client) for task in flight.share[:5]) + (", ..." if len(flight.share) > 5 else "")
         if flight.attempt == ATTEMPTS:
             raise HostsLostError(
@@ -119,7 +181,8 @@ class RayPool:
                 "they may need more memory than the machine has: try fewer workers"
             )
         self._note(f"round {round_}: a client host died; its {len(flight.share)} clients are redone on a new one")
-        self._hosts[flight.slot] = self._spawn()
+        _kill(self._hosts[flight.slot])
+        self._hosts[flight.slot] = self._spawn(flight.slot)
 
 
 class _Flight:
@@ -134,12 +197,36 @@ class _Flight:
         self.residuals: list[Residual] = []
 
 
-def deal(tasks: Sequence[ClientTask], sizes: Ints, hosts: int) -> list[list[ClientTask]]:
-    """Split a cohort into one share a host, the largest clients first, each to the host with the fewest samples yet."""
+def _kill(host: ActorProxy[ClientHostImpl]) -> None:
+    ray.kill(cast("ActorHandle[ClientHostImpl]", host))
+
+
+def _raised(error: RayTaskError) -> Exception:
+    """What a share raised, as the host raised it; Ray hands a lost argument to the share, which then raises it."""
+    cause: Exception = error
+    while isinstance(cause, RayTaskError):
+        cause = cause.cause
+    if isinstance(cause, ObjectLostError):
+        return MachineLostError()
+    return cause if isinstance(cause, TightwireError) else error
+
+
+def deal(tasks: Sequence[ClientTask], sizes: Ints, hosts: int, capacity: int | None = None) -> list[list[ClientTask]]:
+    """Split a cohort into one share a host, the largest clients first, each to the host with the fewest samples yet.
+
+    Args:
+        tasks: The cohort.
+        sizes: Samples of each client, shape (clients,).
+        hosts: Number of shares.
+        capacity: At most so many clients in a share, if that is room enough for the cohort; else as few as can be.
+    """
+    if capacity is not None:
+        capacity = max(capacity, math.ceil(len(tasks) / hosts))
     loads = [(0, slot) for slot in range(hosts)]
     shares: list[list[ClientTask]] = [[] for _ in range(hosts)]
     for task in sorted(tasks, key=lambda task: (-int(sizes[task.client]), task.client)):
         load, slot = heapq.heappop(loads)
         shares[slot].append(task)
-        heapq.heappush(loads, (load + int(sizes[task.client]), slot))
+        if capacity is None or len(shares[slot]) < capacity:
+            heapq.heappush(loads, (load + int(sizes[task.client]), slot))
     return shares

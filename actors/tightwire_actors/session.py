@@ -3,24 +3,32 @@
 import logging
 import math
 import os
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import ray
-from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray._private.services import canonicalize_bootstrap_address  # no public way to look "auto" up before joining
+from ray._raylet import Config  # type: ignore[attr-defined]  # compiled; no public way to have the environment read again
+from ray.actor import ActorHandle, ActorProxy
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from tightwire.config import Experiment
 from tightwire.errors import ConfigError, TightwireError
 from tightwire.simulation import Ended, Listener
 from tightwire.tracking.base import RunInfo, Tracker
-from tightwire_actors.coordinator import CoordinatorImpl, spawn_coordinator
+from tightwire_actors.coordinator import ANSWER_SECONDS, CoordinatorImpl, spawn_coordinator
+from tightwire_actors.pool import ClusterError
 
 POLL_SECONDS = 0.2
 
+CONNECT_SECONDS = 5.0
+"""How long a cluster's address has to answer; Ray itself would try for minutes."""
 
-class CoordinatorLostError(TightwireError):
-    """The coordinator's process died; the run can be resumed from its last checkpoint."""
+
+class CoordinatorLostError(ClusterError):
+    """The coordinator's process died."""
 
 
 def hosts_wanted(config: Experiment) -> int:
@@ -42,74 +50,158 @@ def run_on_ray(
     listener: Listener,
     stopping: Callable[[], bool],
     address: str | None,
+    connected: Callable[[], None],
 ) -> Ended:
     """Run an experiment on Ray and report to `listener` until it ends.
 
     With an address (or RAY_ADDRESS) the run joins that cluster, and its coordinator is detached: it goes on if this
-    process leaves. Without one, a cluster on this machine is started and ends with this process.
+    process leaves. Without one, or with "local", a cluster on this machine is started and ends with this process.
+
+    Args:
+        config: The experiment.
+        info: What is known of the run.
+        tracker: Makes the tracker, in the coordinator's process.
+        listener: Hears of rounds and notes.
+        stopping: Asked several times a second; True ends the run after the round under way, with a checkpoint.
+        address: The cluster: host:port, "auto", "local" or None.
+        connected: Called once Ray has connected, which takes over the handling of SIGTERM.
 
     Raises:
-        ConfigError: The cluster is too small for the hosts.
-        CoordinatorLostError: The coordinator died.
+        ConfigError: The cluster does not answer, has no room for the hosts, or is still carrying out this run.
+        ClusterError: The coordinator, or what the run cannot do without, died.
         TightwireError: Whatever ended the run.
     """
-    hosts = hosts_wanted(config)
     address = address or os.environ.get("RAY_ADDRESS")
-    _connect(address, hosts * config.hosts.cpus)
+    detached = address not in (None, "", "local")
+    hosts = hosts_wanted(config)
     try:
-        coordinator = spawn_coordinator(config, info, tracker, hosts=hosts, detached=address is not None)
-        running: ray.ObjectRef[Ended] = coordinator.run.remote()
-        asked = False
-        while True:
-            done, _ = ray.wait([running], timeout=POLL_SECONDS)
-            news = ray.get(coordinator.progress.remote())
-            for text in news.notes:
-                listener.note(text)
-            for record in news.records:
-                listener.round(record)
-            if done:
-                break
-            if stopping() and not asked:
-                asked = True
-                coordinator.stop.remote()
-        ended = ray.get(running)
-        ray.kill(cast("ActorHandle[CoordinatorImpl]", coordinator))
-        return ended
+        if address and detached:
+            _join(address, hosts, config.hosts.cpus)
+        else:
+            _start(hosts * config.hosts.cpus)
+        connected()
+        coordinator = spawn_coordinator(config, info, tracker, hosts=hosts, detached=detached)
+        try:
+            return _watch(coordinator, listener, stopping)
+        except KeyboardInterrupt:
+            if detached:
+                ray.wait([coordinator.stop.remote()], timeout=ANSWER_SECONDS)
+                listener.note(
+                    f"the run goes on at {address} until its round has closed and is saved; "
+                    f"then continue with: tightwire run --resume {info.folder}"
+                )
+            raise
     except RayTaskError as error:
-        if isinstance(error.cause, TightwireError):
-            raise error.cause from None
+        cause: Exception = error
+        while isinstance(cause, RayTaskError):
+            cause = cause.cause
+        if isinstance(cause, ClusterError):
+            raise ClusterError(f"{cause}; {_continue(info)}") from None
+        if isinstance(cause, TightwireError):
+            raise cause from None
         raise
     except RayActorError as error:
         raise CoordinatorLostError(
-            f"the coordinator died ({' '.join(str(error).split())[:200]}); "
-            f"continue with: tightwire run --resume {info.folder}"
+            f"the coordinator died ({' '.join(str(error).split())[:200]}); {_continue(info)}"
         ) from None
     finally:
         ray.shutdown()
 
 
-def _connect(address: str | None, cpus: float) -> None:
-    """Join the cluster at `address`, or start one here with as many CPUs as the hosts reserve."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is None:
-        ray.init(
-            address="local",
-            num_cpus=math.ceil(cpus),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-        return
+def _continue(info: RunInfo) -> str:
+    return f"continue with: tightwire run --resume {info.folder}"
+
+
+def _watch(coordinator: ActorProxy[CoordinatorImpl], listener: Listener, stopping: Callable[[], bool]) -> Ended:
+    """Start the run and stay with it to its end, after which the coordinator is of no more use."""
+    running: ray.ObjectRef[Ended] = coordinator.run.remote()
+    asked = False
+    while True:
+        done, _ = ray.wait([running], timeout=POLL_SECONDS)
+        news = ray.get(coordinator.progress.remote())
+        if news.restored is not None:
+            listener.restored(news.restored)
+        for text in news.notes:
+            listener.note(text)
+        for record in news.records:
+            listener.round(record)
+        if done:
+            break
+        if stopping() and not asked:
+            asked = True
+            coordinator.stop.remote()
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        return ray.get(running)
+    finally:
+        ray.kill(cast("ActorHandle[CoordinatorImpl]", coordinator))
+
+
+def _start(cpus: float) -> None:
+    """Start a cluster here with as many CPUs as the hosts reserve."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(
+        address="local",
+        num_cpus=math.ceil(cpus),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _join(address: str, hosts: int, cpus: float) -> None:
+    """Join the cluster at `address`.
+
+    Raises:
+        ConfigError: None answers there, or it has no room for so many hosts of so many CPUs.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        place = _answering(address)
+        _show_token()
+        ray.init(address=place, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         raise ConfigError(
-            f"--address {address}: no Ray cluster answers there ({' '.join(str(error).split())[:200]})"
+            f"--address {address}: no Ray cluster answers there ({' '.join(str(error).split())[:200]}); "
+            "right would be the host:port that `ray start` printed on its head node, and, if the cluster wants "
+            "authentication, its token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
         ) from None
-    there = ray.cluster_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]  # ray leaves it untyped
-    if there < cpus:
-        ray.shutdown()
+    known = ray.nodes()  # type: ignore[no-untyped-call]  # ray leaves it untyped
+    nodes = [node["Resources"].get("CPU", 0.0) for node in known if node["Alive"]]
+    if max(nodes, default=0.0) < cpus:
         raise ConfigError(
-            f"hosts: {cpus:g} CPUs are to be reserved, but the cluster at {address} has {there:g}; "
-            "lower --workers or hosts.cpus"
+            f"hosts.cpus: each host is to reserve {cpus:g} CPUs, but the largest machine of the cluster at {address} "
+            f"has {max(nodes, default=0.0):g}"
         )
+    room = sum(int(there / cpus) for there in nodes)
+    if room < hosts:
+        raise ConfigError(
+            f"hosts: {hosts} hosts of {cpus:g} CPUs are to be started, but the cluster at {address} has room for "
+            f"{room}; lower --workers or hosts.cpus"
+        )
+
+
+def _answering(address: str) -> str:
+    """The host:port behind an address, after an attempt to connect.
+
+    Raises:
+        OSError: Nothing listens there.
+        ValueError: It is no such address.
+    """
+    if address.startswith("ray://"):
+        raise ValueError("ray:// addresses, of Ray Client, are of no use here")
+    place = canonicalize_bootstrap_address("auto") if address == "auto" else address
+    host, _, port = str(place).rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("not host:port")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS):
+        return str(place)
+
+
+def _show_token() -> None:
+    """Where there is a token of a cluster, let Ray show it: `ray start` asks for one then, `ray.init` does not."""
+    paths = (os.environ.get("RAY_AUTH_TOKEN_PATH"), Path.home() / ".ray" / "auth_token")
+    if "RAY_AUTH_MODE" not in os.environ and (
+        os.environ.get("RAY_AUTH_TOKEN") or any(path is not None and Path(path).is_file() for path in paths)
+    ):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        Config.initialize("")  # Ray has read its environment when it was imported

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -53,11 +52,11 @@ def run(
     from tightwire_pipelines.run import Request, start
 
     request = Request(file, tuple(set_ or ()), workers, in_process, out, resume, address)
-    ended = start(request, Console(stderr=True), quiet=json_)
+    ended, folder = start(request, Console(stderr=True), quiet=json_)
     if ended.summary is None:
         raise typer.Exit(INTERRUPTED)
     if json_:
-        sys.stdout.write(json.dumps(asdict(ended.summary), indent=2) + "\n")
+        sys.stdout.write(folder.summary.read_text())
 
 
 @app.command()

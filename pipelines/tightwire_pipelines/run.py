@@ -1,6 +1,7 @@
 """The main job: run one experiment, show it, and say where to look."""
 
 import functools
+import math
 import os
 import signal
 import threading
@@ -8,19 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from rich.console import Console
 from rich.table import Table
 
 from tightwire import config as configs
 from tightwire.config import Experiment
-from tightwire.errors import ConfigError
+from tightwire.errors import ConfigError, DataError
 from tightwire.federation.pool import InProcessPool
 from tightwire.federation.records import Summary
 from tightwire.simulation import Ended, Parts, Simulation
 from tightwire.tracking.base import NullTracker, RunInfo, Tracker
 from tightwire.tracking.environment import environment_tags
-from tightwire.tracking.folder import RunFolder
+from tightwire.tracking.folder import LATEST, RunFolder, check_latest, point_latest
 from tightwire_pipelines.live import Live
 from tightwire_pipelines.units import clock, megabytes, times
 
@@ -42,33 +44,37 @@ class Request:
     address: str | None = None
 
 
-def start(request: Request, console: Console, *, quiet: bool) -> Ended:
+def start(request: Request, console: Console, *, quiet: bool) -> tuple[Ended, RunFolder]:
     """Run, or resume, an experiment; progress and results go to `console`.
 
     Raises:
-        ConfigError: What was asked for cannot be run; nothing was begun.
+        ConfigError: What was asked for cannot be run; nothing was begun, and nothing is left of it.
         TightwireError: The run failed; what it had saved stays.
     """
+    check_latest(RUNS)
     overrides = request.overrides
     if request.workers is not None:
         overrides = (*overrides, f"hosts.workers={request.workers}")
     config, folder, parts = _prepare(request, overrides)
     info = RunInfo(folder.name, folder.path.resolve(), configs.flat(config), environment_tags(Path.cwd()))
     tracker = _tracker(config)
-    live = Live(console, config.rounds, quiet=quiet)
+    begun = _Begun(folder)
+    live = Live(console, config.rounds, quiet=quiet, begun=begun)
     if not quiet:
         where = "in this process" if request.in_process else "on Ray"
         console.print(f"[bold]{folder.name}[/] {where}: {describe(config)}", highlight=False, soft_wrap=True)
-    with _interruptible(live) as stopping, live.shown():
+    with _refusable(folder, begun, new=request.resume is None), _Interrupts(live) as stopping, live.shown():
         if request.in_process:
             pool = InProcessPool(parts.runner())
             ended = Simulation(parts, folder, pool, tracker(), live).run(info, stopping)
         else:
             from tightwire_actors.session import run_on_ray  # ray takes a second to import
 
-            ended = run_on_ray(config, info, tracker, live, stopping, request.address)
+            ended = run_on_ray(config, info, tracker, live, stopping, request.address, stopping.install)
+    if begun.problem is not None:
+        live.note(begun.problem)
     _report(ended, folder, console, quiet=quiet)
-    return ended
+    return ended, folder
 
 
 def describe(config: Experiment) -> str:
@@ -111,8 +117,37 @@ def _reopen(request: Request, overrides: tuple[str, ...]) -> tuple[Experiment, R
                 f"that have been run; start a new run, or resume without it"
             )
     parts = Parts.load(config)
-    folder.write_config(configs.dump(config))
+    with folder.locked():
+        folder.write_config(configs.dump(config))
     return config, folder, parts
+
+
+class _Begun:
+    """Called when the run begins, so that what is refused before does not become the latest run."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self.yet = False
+        self.problem: str | None = None
+        """What should be said of it, in one line."""
+
+    def __call__(self) -> None:
+        self.yet = True
+        try:
+            point_latest(RUNS, self._folder)
+        except OSError as error:
+            self.problem = f"{RUNS / LATEST} could not be made to point to this run ({error.strerror})"
+
+
+@contextmanager
+def _refusable(folder: RunFolder, begun: _Begun, *, new: bool) -> Iterator[None]:
+    """Remove a new run's folder if the block refuses the run before it has begun."""
+    try:
+        yield
+    except (ConfigError, DataError):
+        if new and not begun.yet:
+            folder.discard()
+        raise
 
 
 def _tracker(config: Experiment) -> Callable[[], Tracker]:
@@ -124,23 +159,36 @@ def _tracker(config: Experiment) -> Callable[[], Tracker]:
     return functools.partial(MlflowTracker, default_uri(), config.tracking.experiment)
 
 
-@contextmanager
-def _interruptible(live: Live) -> Iterator[Callable[[], bool]]:
-    """Within the block the first Ctrl-C, or SIGTERM, asks for an orderly end; the second one breaks off."""
-    asked = threading.Event()
+class _Interrupts:
+    """Within its block the first Ctrl-C, or SIGTERM, asks for an orderly end; the second one breaks off."""
 
-    def handle(number: int, frame: object) -> None:  # noqa: ARG001 - the signal module's signature
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        live.note("stopping after this round, with a checkpoint; press Ctrl-C again to break off")
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._asked = threading.Event()
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> Self:
+        self.install()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        """Whether an end was asked for."""
+        return self._asked.is_set()
+
+    def install(self) -> None:
+        """Take the signals over, again if need be: Ray takes SIGTERM for itself when it connects."""
+        for number in self._before:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: object) -> None:  # noqa: ARG002 - the signal module's signature
+        if self._asked.is_set():
+            raise KeyboardInterrupt
+        self._asked.set()
+        self._live.note("stopping after this round, with a checkpoint; press Ctrl-C again to break off")
 
 
 def _report(ended: Ended, folder: RunFolder, console: Console, *, quiet: bool) -> None:
@@ -170,9 +218,8 @@ def summary_table(summary: Summary, late: int, late_fp32: int) -> Table:
     table.add_column("")
     for heading in ("this run", "at fp32", "saved"):
         table.add_column(heading, justify="right")
-    accuracy = f"{summary.accuracy:.2%}" if summary.accuracy == summary.accuracy else "-"
-    best = f"best {summary.best_accuracy:.2%}" if summary.best_accuracy == summary.best_accuracy else ""
-    table.add_row("accuracy", accuracy, "", best)
+    for what, share in (("accuracy", summary.accuracy), ("best accuracy", summary.best_accuracy)):
+        table.add_row(what, "-" if math.isnan(share) else f"{share:.2%}", "", "")
     for what, ours, theirs in (
         ("bytes up", summary.bytes_up, summary.bytes_up_fp32),
         ("bytes down", summary.bytes_down, summary.bytes_down_fp32),

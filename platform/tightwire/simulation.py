@@ -5,7 +5,7 @@ Knows nothing of Ray: whoever calls it hands in the pool, in process or not.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol
 
@@ -37,6 +37,10 @@ from tightwire.tracking.summary import summarise, write_summary
 
 class Listener(Protocol):
     """Whoever watches a run while it goes."""
+
+    def restored(self, records: Sequence[RoundRecord]) -> None:
+        """The run begins; `records` are the rounds that its checkpoint holds, none for a new run. Called once."""
+        ...
 
     def round(self, record: RoundRecord) -> None:
         """A round has closed."""
@@ -176,8 +180,13 @@ class Simulation(Generic[Handle]):
             stopping: Asked between rounds; True saves a checkpoint and ends the run early.
 
         Raises:
+            ConfigError: Another process is running this run.
             CheckpointError: The end of the run could not be saved, or no checkpoint is whole.
         """
+        with self._folder.locked():
+            return self._run(info, stopping)
+
+    def _run(self, info: RunInfo, stopping: Callable[[], bool]) -> Ended:
         self._tracker.start(info)
         try:
             with single_thread():
@@ -192,6 +201,7 @@ class Simulation(Generic[Handle]):
     def _rounds(self, stopping: Callable[[], bool]) -> ServerState[Handle]:
         server = self._parts.server(self._pool)
         state = self._checkpoints.load(self._pool, self._listener.note) or self._parts.start()
+        self._listener.restored(list(self._checkpoints.rows("rounds", RoundRecord)))
         while state.round <= self._config.rounds and not stopping():
             began = time.perf_counter()
             state, result = server.step(state)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray.exceptions import ObjectReconstructionFailedError, RayTaskError
 
 from scenarios import Quiet, digest_of, run_here, small
 from tightwire.config import Experiment
 from tightwire.simulation import Parts
-from tightwire_actors.pool import HostsLostError, RayPool
+from tightwire_actors.pool import HostsLostError, HostStartError, MachineLostError, RayPool, _raised
 
 FIXED = {"name": "fixed", "codec": "topk(0.1) | uniform(4) | rans"}
 
@@ -37,8 +38,11 @@ def hosts_at_work() -> list[int]:
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("hosts", [1, 2, 4])
-@pytest.mark.parametrize("policy", [FIXED, {"name": "budget"}], ids=["fixed", "budget"])
+@pytest.mark.parametrize(
+    ("hosts", "policy"),
+    [(1, {"name": "budget"}), (2, FIXED), (3, {"name": "budget"})],
+    ids=["1-budget", "2-fixed", "3-budget"],
+)
 def test_any_number_of_hosts_gives_the_in_process_digest(tmp_path: Path, hosts: int, policy: dict[str, str]) -> None:
     config = small(policy=policy)
     assert on_ray(config, tmp_path / "ray", hosts=hosts) == digest_of(run_here(config, tmp_path / "here"))
@@ -81,3 +85,21 @@ def test_a_share_that_kills_every_host_ends_the_run_with_a_clear_line(tmp_path: 
     config = small(model={"name": "custom", "function": "lethal:model"}, rounds=2)
     with pytest.raises(HostsLostError, match="client hosts died over the same"):
         on_ray(config, tmp_path, hosts=1)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_host_that_cannot_be_set_up_ends_the_run_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(model={"name": "custom", "function": "here_only:model"}, rounds=2)
+    (tmp_path / "here_only.py").write_text("from lethal import model\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(HostStartError, match=r"cannot be set up.*here_only"):
+        on_ray(config, tmp_path / "run", hosts=1)
+
+
+def test_a_share_whose_residual_is_gone_says_that_a_machine_died() -> None:
+    lost = ObjectReconstructionFailedError("00", None, "")
+    inner = RayTaskError("run", "", lost, "host", 1, "192.0.2.1")  # type: ignore[no-untyped-call]  # ray's
+    outer = RayTaskError("run", "", inner, "host", 1, "192.0.2.1")  # type: ignore[no-untyped-call]  # ray's
+    assert isinstance(_raised(outer), MachineLostError)

@@ -49,6 +49,17 @@ def wait_for(path: Path, process: "subprocess.Popen[bytes]", pattern: str) -> No
         time.sleep(0.05)
 
 
+def wait_for_run_id(path: Path, process: "subprocess.Popen[bytes]") -> str:
+    """Until the tracking server has given the run an id."""
+    wait_for(path.parent, process, path.name)
+    end = time.monotonic() + 120
+    while (run_id := json.loads(path.read_text())["run_id"]) is None:
+        assert process.poll() is None, "it ended too early"
+        assert time.monotonic() < end, f"no run id in {path}"
+        time.sleep(0.05)
+    return str(run_id)
+
+
 def kill_with_all_children(process: "subprocess.Popen[bytes]") -> None:
     family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for member in family:
@@ -96,7 +107,11 @@ def test_a_run_leaves_everything_it_promises(folder: Path) -> None:
     in_process = tightwire(folder, "run", "tiny.yaml", "--in-process", "--out", "elsewhere", "--json")
     assert in_process.returncode == 0, in_process.stderr
     assert json.loads(in_process.stdout)["digest"] == found["digest"]
-    assert (folder / "elsewhere" / "summary.json").exists()
+    assert in_process.stdout == (folder / "elsewhere" / "summary.json").read_text()
+    assert (folder / "runs" / "latest").readlink() == Path("../elsewhere")
+    again = tightwire(folder, "run", "--resume", "tiny", "--in-process", "--json")
+    assert again.returncode == 0, again.stderr
+    assert (folder / "runs" / "latest").readlink() == Path("tiny")
 
 
 def test_after_kill_9_of_everything_a_resume_ends_in_the_undisturbed_digest_and_the_same_mlflow_run(
@@ -109,24 +124,26 @@ def test_after_kill_9_of_everything_a_resume_ends_in_the_undisturbed_digest_and_
     )
     run = folder / "runs" / "tiny"
     wait_for(run, process, "checkpoint/manifest-*4.json")
-    wait_for(run, process, "mlflow.json")
+    before = wait_for_run_id(run / "mlflow.json", process)
     kill_with_all_children(process)
     process.wait()
     assert not (run / "summary.json").exists(), "the run was over before it was killed"
-    before = json.loads((run / "mlflow.json").read_text())
     resumed = tightwire(folder, "run", "--resume", "tiny", "--workers", "1")
     assert resumed.returncode == 0, resumed.stderr
     assert summary(folder, "tiny")["digest"] == json.loads(undisturbed.stdout)["digest"]
-    if before["run_id"] is not None:
-        assert summary(folder, "tiny")["mlflow_run_id"] == before["run_id"]
+    assert summary(folder, "tiny")["mlflow_run_id"] == before
 
 
-def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(folder: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_save_a_checkpoint_and_say_how_to_go_on(folder: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
         command("run", "long.yaml", "--in-process"), cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE
     )
     wait_for(folder / "runs", process, "tiny/checkpoint/manifest-*.json")
-    process.send_signal(signal.SIGINT)
+    refused = tightwire(folder, "run", "--resume", "tiny", "--in-process")
+    assert refused.returncode == 2, "two processes must not write the same checkpoints"
+    assert "is being run by another process; wait for it or stop it" in refused.stderr
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr.decode()
     assert b"go on with: tightwire run --resume runs/tiny" in stderr
@@ -156,6 +173,18 @@ def test_bad_input_gets_one_line_and_exit_code_2(folder: Path, words: list[str],
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (folder / "runs").exists()
+
+
+def test_a_run_that_is_refused_before_its_first_round_leaves_nothing_behind(folder: Path) -> None:
+    done = tightwire(folder, "run", "tiny.yaml", "--address", "127.0.0.1:1")
+    assert done.returncode == 2, done.stderr
+    assert "127.0.0.1:1" in done.stderr
+    assert not list((folder / "runs").iterdir())
+    (folder / "runs" / "latest").mkdir()
+    done = tightwire(folder, "run", "tiny.yaml", "--in-process")
+    assert done.returncode == 2, done.stderr
+    assert "runs/latest is in the way" in done.stderr
+    assert [path.name for path in (folder / "runs").iterdir()] == ["latest"]
 
 
 def test_schema_is_json_that_names_every_section(folder: Path) -> None:

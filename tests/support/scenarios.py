@@ -1,5 +1,6 @@
 """Small experiments that tests run, and ways to run them without a terminal."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,14 @@ class Quiet:
     """A listener that remembers."""
 
     def __init__(self) -> None:
+        self.earlier: list[RoundRecord] | None = None
         self.records: list[RoundRecord] = []
         self.notes: list[str] = []
+
+    def restored(self, records: Sequence[RoundRecord]) -> None:
+        """See `tightwire.simulation.Listener`."""
+        assert self.earlier is None, "a run begins once"
+        self.earlier = list(records)
 
     def round(self, record: RoundRecord) -> None:
         """See `tightwire.simulation.Listener`."""

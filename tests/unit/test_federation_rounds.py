@@ -20,6 +20,7 @@ from tightwire.federation.server import ServerState
 from tightwire.federation.tables import read_rows
 from tightwire.learning.flat import FlatModel
 from tightwire.learning.training import Job, Trained, Training, train
+from tightwire.policies import Budget
 from tightwire.simulation import Parts
 from tightwire.wire.frame import seal
 from tightwire.wire.ledger import SECTIONS, Sections
@@ -157,7 +158,7 @@ def test_a_policy_is_told_what_became_of_its_decisions() -> None:
     config = small(participation={"cohort": 20, "drop": 0.0})
     parts = Parts.load(config)
     state, _ = parts.server(InProcessPool(parts.runner())).step(parts.start())
-    untaught = config.policy.dump(config.policy.initial())
+    untaught = Budget().dump(Budget().initial())
     assert any(
         record.policy is not None and record.policy["deviation"] != untaught["deviation"]
         for record in state.clients.values()

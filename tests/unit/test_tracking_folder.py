@@ -13,7 +13,7 @@ from tightwire.errors import ConfigError, TrackingError
 from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord
 from tightwire.federation.tables import atomic_file, read_rows, table_schema, write_rows_atomically
 from tightwire.tracking.environment import environment_tags
-from tightwire.tracking.folder import RunFolder
+from tightwire.tracking.folder import RunFolder, check_latest, point_latest
 from tightwire.tracking.summary import read_digest, stamp_run_id, summarise, write_summary
 
 ROUND = RoundRecord(1, 0.5, 1.25, None, 10, 20, 3, 40, 50, 1.5, 1.5, 2.5, 0.1, 4.0, 0.25, 5, 4, 0, 0, 0, 1, 0)
@@ -102,21 +102,51 @@ def test_a_run_never_takes_the_folder_of_another(tmp_path: Path) -> None:
 
 def test_latest_is_a_relative_link_to_the_last_run(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        RunFolder.create(tmp_path, name).write_config("seed: 0\n")
+        folder = RunFolder.create(tmp_path, name)
+        folder.write_config("seed: 0\n")
+        point_latest(tmp_path, folder)
     assert (tmp_path / "latest").readlink() == Path("two")
     assert RunFolder.open(tmp_path / "latest").name == "two"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one", "two"]
 
 
+def test_latest_can_point_to_a_run_that_lies_elsewhere(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "far" / "away", "one")
+    point_latest(tmp_path / "runs", folder)
+    assert (tmp_path / "runs" / "latest").readlink() == Path("../far/away/one")
+    assert (tmp_path / "runs" / "latest").resolve() == folder.path
+
+
+def test_a_folder_in_the_way_of_latest_is_named(tmp_path: Path) -> None:
+    check_latest(tmp_path)
+    (tmp_path / "latest").symlink_to("a-run-that-is-gone")
+    check_latest(tmp_path)
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest").mkdir()
+    with pytest.raises(ConfigError, match="latest is in the way"):
+        check_latest(tmp_path)
+
+
+def test_a_run_is_locked_while_the_block_lasts_and_not_longer(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "r")
+    with folder.locked():
+        with pytest.raises(ConfigError, match="is being run by another process; wait for it or stop it"):
+            folder.locked().__enter__()
+        with pytest.raises(BlockingIOError), RunFolder.create(tmp_path, "other").locked():
+            raise BlockingIOError
+    with folder.locked():
+        pass
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "latest", "a/b", "/etc"])
 def test_a_name_that_cannot_be_a_folder_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(TrackingError, match="cannot name a run's folder"):
+    with pytest.raises(ConfigError, match="cannot name a run's folder"):
         RunFolder.create(tmp_path, name)
 
 
 def test_a_runs_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(TrackingError, match="cannot make a folder for run 'x'"):
+    with pytest.raises(ConfigError, match="cannot make a folder for run 'x'"):
         RunFolder.create(tmp_path / "runs", "x")
 
 

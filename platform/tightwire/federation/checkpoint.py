@@ -55,27 +55,36 @@ class Checkpoints:
         Raises:
             CheckpointError: It could not be written, for want of space for example. The checkpoints before it stand.
         """
+        written: list[Path] = []
         try:
-            self._save(state, fresh, pool)
+            self._save(state, fresh, pool, written)
         except OSError as error:
+            for path in written:  # a full disk should not stay full of what no checkpoint names
+                with suppress(OSError):
+                    path.unlink()
+            before = "; the checkpoint before it stands" if self._manifests() else ""
             raise CheckpointError(
                 f"{self._folder}: the checkpoint after round {state.round - 1} could not be written "
-                f"({error.strerror}); free some space; the checkpoint before it stands"
+                f"({error.strerror}); free some space{before}"
             ) from error
 
-    def _save(self, state: ServerState[Handle], fresh: Sequence[RoundResult], pool: Pool[Handle]) -> None:
+    def _save(
+        self, state: ServerState[Handle], fresh: Sequence[RoundResult], pool: Pool[Handle], written: list[Path]
+    ) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         stamp = f"{state.round - 1:06d}"
         hashes, residuals = dict(self._hashes), dict(self._residuals)
 
         def write(name: str, content: bytes) -> str:
             write_atomically(self._folder / name, content)
+            written.append(self._folder / name)
             hashes[name] = hashlib.sha256(content).hexdigest()
             return name
 
         def table(kind: str, rows: Sequence[Row], row: type[Row]) -> str:
             name = f"{kind}-{stamp}.parquet"
             write_rows_atomically(self._folder / name, rows, row)
+            written.append(self._folder / name)
             hashes[name] = hashlib.sha256((self._folder / name).read_bytes()).hexdigest()
             return name
 

@@ -8,22 +8,26 @@
 * `mlflow.json`: what the tracking server has of it
 * `mlflow.jsonl`: the rounds as they were told to the tracker, with their wall times
 * `checkpoint/`: belongs to the checkpoint code
+* `.lock`: locked by the process that runs the rounds, for as long as it does
 """
 
+import fcntl
 import itertools
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.numpy
 
 from tightwire.arrays import AnyArray
-from tightwire.errors import ConfigError, TrackingError
+from tightwire.errors import ConfigError
 from tightwire.federation.tables import write_atomically
 
 LATEST = "latest"
-"""Name of the relative link to the run that was created last."""
+"""Name of the relative link to the run that was begun, or resumed, last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +38,26 @@ class RunFolder:
 
     @classmethod
     def create(cls, root: Path, name: str) -> "RunFolder":
-        """Make a new folder for a run below `root`, and let `root/latest` point to it.
+        """Make a new folder for a run below `root`.
 
         Args:
             root: Usually `runs`; made if it does not exist.
             name: The wanted name; `name-2`, `name-3` and so on are taken where it exists.
 
         Raises:
-            TrackingError: The name cannot be a folder's name, or the folder cannot be made.
+            ConfigError: The name cannot be a folder's name, or the folder cannot be made.
         """
         if name in {"", ".", "..", LATEST} or Path(name).name != name:
-            raise TrackingError(
+            raise ConfigError(
                 f"{name!r} cannot name a run's folder; use a plain name without slashes, and not {LATEST!r}"
             )
         try:
             root.mkdir(parents=True, exist_ok=True)
             folder = cls(_unique(root, name))
             folder.plots.mkdir()
-            _point(root / LATEST, folder.path.name)
         except OSError as error:
             message = f"cannot make a folder for run {name!r} in {root}: {error.strerror}"
-            raise TrackingError(message) from error
+            raise ConfigError(message) from None
         return folder
 
     @classmethod
@@ -125,6 +128,29 @@ class RunFolder:
         """Folder of checkpoints."""
         return self.path / "checkpoint"
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from running this run while the block lasts; a dead process keeps nobody.
+
+        Raises:
+            ConfigError: Another process is running it.
+            OSError: The folder cannot be written, or its file system has no locks.
+        """
+        file = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                message = f"{self.path} is being run by another process; wait for it or stop it"
+                raise ConfigError(message) from None
+            yield
+        finally:
+            os.close(file)
+
+    def discard(self) -> None:
+        """Remove the folder of a run that was refused before its first round."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def write_config(self, text: str) -> None:
         """Write the resolved config, given as YAML.
 
@@ -143,6 +169,35 @@ class RunFolder:
         return [file for file in files if file.is_file()] + sorted(self.plots.glob("*.png"))
 
 
+def check_latest(root: Path) -> None:
+    """See that `root/latest` can be made to point to a run.
+
+    Raises:
+        ConfigError: Something that is no link has that name.
+    """
+    link = root / LATEST
+    if link.exists() and not link.is_symlink():
+        raise ConfigError(f"{link} is in the way of the link to the latest run; rename or remove it")
+
+
+def point_latest(root: Path, folder: RunFolder) -> None:
+    """Let the relative link `root/latest` point to a run, which may lie anywhere; `root` is made where need be.
+
+    Raises:
+        OSError: The link cannot be made; an older one still stands.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    link = root.resolve() / LATEST
+    temporary = link.with_name(f".{LATEST}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(folder.path.resolve(), link.parent), target_is_directory=True)
+    try:
+        temporary.replace(link)
+    except OSError:
+        temporary.unlink()
+        raise
+
+
 def _unique(root: Path, name: str) -> Path:
     for path in itertools.chain([root / name], (root / f"{name}-{n}" for n in itertools.count(2))):
         try:
@@ -151,14 +206,3 @@ def _unique(root: Path, name: str) -> Path:
             continue
         return path
     raise AssertionError("unreachable: the numbers do not end")
-
-
-def _point(link: Path, target: str) -> None:
-    """Let a relative link point to `target`, without a moment in which there is none."""
-    temporary = link.with_name(f".{link.name}.{target}.{os.getpid()}.tmp")
-    temporary.symlink_to(target, target_is_directory=True)
-    try:
-        temporary.replace(link)
-    except OSError:
-        temporary.unlink()
-        raise
