@@ -53,7 +53,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_round(tmp_path: Path, monk
     assert stopped.summary is None
     left = {path.name for path in (tmp_path / "full" / "checkpoint").iterdir()}
     assert not {name for name in left if "000002" in name}, "nothing is left of the checkpoint that failed"
-    ended = run_here(small(rounds=6), tmp_path / "full", listener=listener)
+    ended = run_here(small(rounds=6), tmp_path / "full")
     assert sum("No space left on device" in note for note in listener.notes) == 1
     monkeypatch.setattr(module, "write_atomically", real)
     assert digest_of(ended) == digest_of(run_here(small(rounds=6), tmp_path / "roomy"))
