@@ -41,8 +41,8 @@ class Workload:
 
 WORKLOADS = {
     "logreg-device": Workload("logreg", clients=1000, cohort=200, batch=20, rounds=120),
-    "mlp-device": Workload("2nn", clients=1000, cohort=100, batch=20, rounds=60),
-    "mlp-silo": Workload("2nn", clients=100, cohort=20, batch=30, rounds=60),
+    "mlp-device": Workload("2nn", clients=1000, cohort=100, batch=20, rounds=100),
+    "mlp-silo": Workload("2nn", clients=100, cohort=20, batch=30, rounds=100),
     "cnn-silo": Workload("cnn", clients=100, cohort=10, batch=50, rounds=10),
 }
 

@@ -15,7 +15,7 @@ from tightwire.arrays import Flat
 from tightwire.codecs.codec import fp32_frame_length
 from tightwire.config import Experiment
 from tightwire.devices.memory import training_memory
-from tightwire.errors import CheckpointError
+from tightwire.errors import CheckpointError, LedgerError
 from tightwire.federation.checkpoint import Checkpoints
 from tightwire.federation.client import ClientRunner, ClientSetup, Trainer
 from tightwire.federation.digest import digest
@@ -33,6 +33,7 @@ from tightwire.tracking.base import RunInfo, Tracker
 from tightwire.tracking.folder import RunFolder
 from tightwire.tracking.plots import draw
 from tightwire.tracking.summary import summarise, write_summary
+from tightwire.wire.ledger import SECTIONS
 
 
 class Listener(Protocol):
@@ -182,6 +183,7 @@ class Simulation(Generic[Handle]):
         Raises:
             ConfigError: Another process is running this run.
             CheckpointError: The end of the run could not be saved, or no checkpoint is whole.
+            LedgerError: The run's bill does not add up.
         """
         with self._folder.locked():
             return self._run(info, stopping)
@@ -230,6 +232,7 @@ class Simulation(Generic[Handle]):
         ledger = list(self._checkpoints.rows("ledger", LedgerRow))
         decisions = list(self._checkpoints.rows("decisions", DecisionRow))
         rounds = list(self._checkpoints.rows("rounds", RoundRecord))
+        _audit(ledger, rounds)
         write_rows_atomically(folder.ledger, ledger, LedgerRow)
         write_rows_atomically(folder.decisions, decisions, DecisionRow)
         write_rows_atomically(folder.rounds, rounds, RoundRecord)
@@ -254,6 +257,18 @@ class Simulation(Generic[Handle]):
             late=sum(record.late for record in rounds),
             late_fp32=sum(record.late_fp32 for record in rounds),
             untracked=untracked,
+        )
+
+
+def _audit(ledger: Sequence[LedgerRow], rounds: Sequence[RoundRecord]) -> None:
+    """Check that frames, sections and rounds bill the same bytes."""
+    frames = sum(row.bytes for row in ledger)
+    sections = sum(getattr(row, section) for row in ledger for section in SECTIONS)
+    told = sum(record.bytes_up + record.bytes_down for record in rounds)
+    if not frames == sections == told:
+        raise LedgerError(
+            f"the run's frames weigh {frames} bytes, their sections {sections}, and its rounds say {told}; "
+            "all three must be equal"
         )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,8 @@ EASY = Observation(
     tier="sensor",
     samples=100,
     loss=1.0,
-    stats=UpdateStats.of(update_of(1), SCHEMA),
+    schema=SCHEMA,
+    measure=lambda: UpdateStats.of(update_of(1), SCHEMA),
     deadline=None,
     elapsed=1.0,
     uplink=1e6,
@@ -64,7 +66,8 @@ def observations(draw: st.DrawFn) -> Observation:
         tier=draw(st.sampled_from(["sensor", "flagship", ""])),
         samples=draw(st.integers(1, 10**5)),
         loss=draw(st.floats(0, 1e6)),
-        stats=UpdateStats.of(update, SCHEMA),
+        schema=SCHEMA,
+        measure=lambda: UpdateStats.of(update, SCHEMA),
         deadline=draw(st.none() | positive),
         elapsed=draw(positive),
         uplink=draw(positive),
@@ -153,7 +156,7 @@ def test_a_budget_keeps_its_byte_cap_in_real_frames() -> None:
         for max_ratio, draw in zip((0.02, 0.05, 0.1), draws, strict=True):
             update = draw.astype(np.float32)
             budget = Budget(max_ratio=max_ratio)
-            seen = dataclasses.replace(EASY, stats=UpdateStats.of(update, schema))
+            seen = dataclasses.replace(EASY, schema=schema, measure=partial(UpdateStats.of, update, schema))
             decision, _ = budget.decide(budget.initial(), seen)
             assert decision.codec is not None
             frame = Codec.parse(decision.codec).encode(update, schema, key=seed, round=1, client=2).frame

@@ -13,8 +13,9 @@ from torch import nn
 from tightwire.arrays import Flat
 from tightwire.keys import generator
 from tightwire.learning.data import Digits
+from tightwire.learning.dense import Perceptron
 from tightwire.learning.flat import FlatModel
-from tightwire.learning.models import AnyModel, Cnn, Logreg, Mlp
+from tightwire.learning.models import AnyModel, Cnn, Logreg, Mlp, TwoNN
 from tightwire.learning.partition import Iid
 from tightwire.learning.samples import FederatedData
 from tightwire.learning.training import Job, Trained, Training, evaluate, train
@@ -209,6 +210,7 @@ import numpy as np, torch
 torch.set_num_threads(int(sys.argv[1]))
 ballast = [np.empty(int(n)) for n in sys.argv[2:]]
 from tightwire.learning.data import Digits
+from tightwire.learning.dense import Perceptron
 from tightwire.learning.flat import FlatModel
 from tightwire.learning.models import Cnn, TwoNN
 from tightwire.learning.partition import Iid
@@ -230,3 +232,17 @@ def test_two_processes_agree_bit_for_bit() -> None:
         for args in (["1"], ["2", "13", "1001", "77777"])
     }
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("spec", [Logreg(), Mlp(hidden=(30, 20)), TwoNN()])
+def test_steps_taken_by_hand_are_those_of_autograd(digits: FederatedData, spec: Logreg | Mlp | TwoNN) -> None:
+    by_hand = FlatModel(spec.build(digits.features, digits.classes, 0))
+    same = spec.build(digits.features, digits.classes, 0).children()
+    by_autograd = FlatModel(nn.Sequential(*same, nn.Identity()))
+    assert Perceptron.of(by_hand) is not None
+    assert Perceptron.of(by_autograd) is None
+    start, training = by_hand.read(), Training(epochs=3, batch=7, lr=0.2)
+    (ours,) = train(by_hand, start, jobs_of(digits, 0), training, round=1, seed=0)
+    (theirs,) = train(by_autograd, start, jobs_of(digits, 0), training, round=1, seed=0)
+    np.testing.assert_allclose(ours.update, theirs.update, rtol=1e-3, atol=1e-6)
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)

@@ -25,7 +25,8 @@ OBSERVATION = Observation(
     tier="phone",
     samples=100,
     loss=1.0,
-    stats=STATS,
+    schema=SCHEMA,
+    measure=lambda: STATS,
     deadline=60.0,
     elapsed=20.0,
     uplink=1e6,
@@ -124,7 +125,7 @@ def test_a_cap_below_the_smallest_frame_sends_nothing_and_says_so() -> None:
 
 def test_an_update_of_zeros_takes_the_fewest_bytes() -> None:
     stats = UpdateStats.of(np.zeros(SCHEMA.size, np.float32), SCHEMA)
-    decision = decide(dataclasses.replace(OBSERVATION, stats=stats))
+    decision = decide(dataclasses.replace(OBSERVATION, schema=stats.schema, measure=lambda: stats))
     grid = predict(stats, BUDGET.bits, BUDGET.densities, BUDGET.entropy)
     assert decision.predicted_error == 0
     assert decision.predicted_bytes == pytest.approx(grid.bytes.min(), rel=1e-5)

@@ -7,6 +7,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -201,7 +202,8 @@ class ClientRunner:
             tier=profile.tier,
             samples=trained.samples,
             loss=trained.loss,
-            stats=UpdateStats.of(update, self._setup.model.schema),
+            schema=self._setup.model.schema,
+            measure=partial(UpdateStats.of, update, self._setup.model.schema),
             deadline=self._setup.deadline,
             elapsed=elapsed,
             uplink=profile.uplink,

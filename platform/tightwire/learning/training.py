@@ -1,6 +1,6 @@
 """Local training of a share of clients, and evaluation."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,12 +12,16 @@ from torch import Tensor
 
 from tightwire.arrays import Flat, Ints
 from tightwire.keys import generator, key
+from tightwire.learning.dense import Perceptron
 from tightwire.learning.flat import FlatModel
 from tightwire.learning.samples import Inputs
 from tightwire.learning.torch_state import seeded, single_thread
 from tightwire.spec import Spec
 
 EVALUATION_BATCH = 1000
+
+Step = Callable[[Tensor, Tensor, float], Tensor]
+"""(inputs, labels, learning rate) -> loss: one step of SGD on the model."""
 
 
 class Training(Spec):
@@ -90,14 +94,16 @@ def train(
     Yields:
         One result a job, in the order of the jobs.
     """
-    anchors = model.shaped(_tensor(start)) if training.prox else ()
+    step = _stepper(model, training, start)
     room = _Room(torch.empty(0), torch.empty(0))
     for job in jobs:
         room = room.for_job(job)
         with single_thread(), seeded(key(seed, "dropout", round=round, client=job.client)):
             order = generator(seed, "shuffle", round=round, client=job.client)
             model.write(start)
-            losses = _descend(model, job, training, training.rate(round), order, anchors, room)
+            if not model.module.training:
+                model.module.train()
+            losses = _descend(job, training, training.rate(round), order, step, room)
             update = model.since(start)
             loss = torch.stack(losses).mean(dtype=torch.float64).item() if losses else 0.0
         yield Trained(job.client, update, loss, len(losses), len(job.y))
@@ -144,19 +150,36 @@ class _Room:
         return _Room(torch.empty(job.x.shape), torch.empty(len(job.y), dtype=torch.int64))
 
 
+def _stepper(model: FlatModel, training: Training, start: Flat) -> Step:
+    """How to take a step: by hand where that can be done, and by autograd elsewhere."""
+    perceptron = Perceptron.of(model)
+    if perceptron is not None and training.clip is None and not training.prox:
+        return perceptron.step
+    anchors = model.shaped(_tensor(start)) if training.prox else ()
+
+    def step(x: Tensor, y: Tensor, rate: float) -> Tensor:
+        loss = F.cross_entropy(model.module(x), y)
+        gradients = torch.autograd.grad(loss, model.parameters)
+        if anchors:
+            gradients = tuple(
+                g.add(v - a, alpha=training.prox) for g, v, a in zip(gradients, model.views, anchors, strict=True)
+            )
+        if training.clip is None:
+            for view, gradient in zip(model.views, gradients, strict=True):
+                view.sub_(gradient, alpha=rate)
+        else:
+            scale = _clipping(gradients, training.clip)
+            for view, gradient in zip(model.views, gradients, strict=True):
+                view.addcmul_(gradient, scale, value=-rate)
+        return loss.detach()
+
+    return step
+
+
 def _descend(
-    model: FlatModel,
-    job: Job,
-    training: Training,
-    rate: float,
-    order: np.random.Generator,
-    anchors: tuple[Tensor, ...],
-    room: _Room,
+    job: Job, training: Training, rate: float, order: np.random.Generator, step: Step, room: _Room
 ) -> list[Tensor]:
     """Run one client's epochs on the model as it is; returns the loss of each step."""
-    module, parameters, views = model.module, model.parameters, model.views
-    if not module.training:
-        module.train()
     samples, losses = len(job.y), list[Tensor]()
     batch = max(samples, 1) if training.batch == "all" else training.batch
     x, y = room.x[:samples], room.y[:samples]
@@ -165,20 +188,7 @@ def _descend(
         _gather(job.x, permutation, x)
         _gather(job.y, permutation, y)
         for begin in range(0, samples, batch):
-            loss = F.cross_entropy(module(x[begin : begin + batch]), y[begin : begin + batch])
-            losses.append(loss.detach())
-            gradients = torch.autograd.grad(loss, parameters)
-            if anchors:
-                gradients = tuple(
-                    g.add(v - a, alpha=training.prox) for g, v, a in zip(gradients, views, anchors, strict=True)
-                )
-            if training.clip is None:
-                for view, gradient in zip(views, gradients, strict=True):
-                    view.sub_(gradient, alpha=rate)
-            else:
-                scale = _clipping(gradients, training.clip)
-                for view, gradient in zip(views, gradients, strict=True):
-                    view.addcmul_(gradient, scale, value=-rate)
+            losses.append(step(x[begin : begin + batch], y[begin : begin + batch], rate))
     return losses
 
 

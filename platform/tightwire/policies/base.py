@@ -5,13 +5,16 @@ client, after local training and before encoding; `learn` maps (state, outcome) 
 closed. The state belongs to one client, is a frozen dataclass of plain numbers, and travels in checkpoints.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 from tightwire.policies.stats import UpdateStats
+from tightwire.wire.schema import Schema
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Observation:
     """All that a client knows when it decides what to send.
 
@@ -26,8 +29,10 @@ class Observation:
     """Training samples this client holds."""
     loss: float
     """Mean training loss of the client's local epochs."""
-    stats: UpdateStats
-    """Magnitude statistics, per tensor, of the very vector that will be encoded (update + residual)."""
+    schema: Schema
+    """The tensors of the vector that will be encoded."""
+    measure: Callable[[], UpdateStats]
+    """Measures the very vector that will be encoded (update + residual); see `stats`."""
     deadline: float | None
     """Seconds from the start of the round after which an update is not used; None if there is no deadline."""
     elapsed: float
@@ -42,6 +47,11 @@ class Observation:
     """Joules left in the battery; infinity on mains."""
     joules_per_byte: float
     """Energy to send one byte."""
+
+    @cached_property
+    def stats(self) -> UpdateStats:
+        """Magnitude statistics, per tensor, of the vector that will be encoded; measured when first asked for."""
+        return self.measure()
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ class Budget(Spec):
         if observation.deadline is not None:
             left = observation.deadline - observation.elapsed - observation.latency
             lines = [quantised(self.bits[0], density, self.entropy) for density in self.densities]
-            passes = np.array([Codec.parse(line).passes(observation.stats.schema) for line in lines])
+            passes = np.array([Codec.parse(line).passes(observation.schema) for line in lines])
             planned = (left - passes * values * observation.codec_seconds) * (1 - self.margin)
             pace = state.slowness + self.caution * state.deviation
             limits["deadline"][:] = np.maximum(planned, 0) * observation.uplink / (8 * pace)

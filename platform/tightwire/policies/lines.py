@@ -25,7 +25,7 @@ def quantised(bits: int, density: float, entropy: Entropy) -> str:
 
 def constant(line: str, observation: Observation, reason: str) -> Decision:
     """The decision to send with `line`, whatever the update looks like."""
-    codec, schema = Codec.parse(line), observation.stats.schema
+    codec, schema = Codec.parse(line), observation.schema
     return Decision(codec=line, bits=codec.bits(schema), density=codec.density(schema), reason=reason)
 
 

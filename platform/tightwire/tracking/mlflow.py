@@ -28,7 +28,7 @@ Connect = Callable[[str], Client]
 class Patience:
     """How long the tracker waits for what, in wall seconds."""
 
-    batch: float = 1.0
+    batch: float = 3.0
     """Between two batches; rounds that close meanwhile travel together."""
     retry: float = 0.5
     """After the first failure; doubled with each further one."""
