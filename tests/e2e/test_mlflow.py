@@ -217,7 +217,7 @@ def test_a_server_that_dies_costs_no_round_and_sync_sends_the_rest_once(server: 
 
     server.start()
     assert tracker.run_id is not None
-    sent = sync(Path("runs/latest"))
+    sent = sync(Path("runs/demo"))
     assert sent == f"sent 5 rounds and 9 files to MLflow run {tracker.run_id} at {server.uri}"
     assert_whole(server.uri, tracker.run_id, 6)
 
