@@ -33,7 +33,7 @@ bench: $(READY) ## Codec speed beside memcpy, and client-rounds a second beside 
 	$(BIN)/python benchmarks/throughput.py
 
 mlflow: $(READY) ## Open the MLflow UI on the local store, http://127.0.0.1:5000
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db
+	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
 
 setup: $(READY) ## Only set up
 
@@ -47,5 +47,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean: ## Remove the environment, caches and runs
-	rm -rf $(VENV) runs mlruns mlartifacts mlflow.db build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) runs mlruns mlartifacts mlflow.db* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,7 +13,7 @@ from tightwire import config as configs
 from tightwire.preview import Preview, preview
 from tightwire.simulation import Parts
 from tightwire_pipelines.run import describe
-from tightwire_pipelines.units import clock, megabytes, times
+from tightwire_pipelines.units import clock, joules, megabytes, times
 
 
 def show(file: Path, overrides: tuple[str, ...], *, as_json: bool) -> None:
@@ -47,7 +47,7 @@ def preview_table(expected: Preview) -> Table:
         ("simulated time", expected.sim_seconds, expected.sim_seconds_fp32, clock),
     ):
         table.add_row(what, unit(ours), unit(theirs), times(theirs / ours) if ours else "")
-    table.add_row("energy", f"{expected.energy_joules / 1000:.1f} kJ", "", "")
+    table.add_row("energy", joules(expected.energy_joules), "", "")
     table.add_row("memory a device", megabytes(expected.memory), "", "")
     for tier, share in expected.refused.items():
         table.add_row(f"  {tier}", f"{share:.0%} cannot hold it", "", "")

@@ -24,7 +24,7 @@ from tightwire.tracking.base import NullTracker, RunInfo, Tracker
 from tightwire.tracking.environment import environment_tags
 from tightwire.tracking.folder import LATEST, RunFolder, check_latest, point_latest
 from tightwire_pipelines.live import Live
-from tightwire_pipelines.units import clock, megabytes, times
+from tightwire_pipelines.units import clock, joules, megabytes, times
 
 RUNS = Path("runs")
 RESUMABLE = ("hosts", "checkpoints", "tracking", "rounds")
@@ -51,6 +51,8 @@ def start(request: Request, console: Console, *, quiet: bool) -> tuple[Ended, Ru
         ConfigError: What was asked for cannot be run; nothing was begun, and nothing is left of it.
         TightwireError: The run failed; what it had saved stays.
     """
+    if request.in_process and request.workers is not None:
+        raise ConfigError(f"--workers {request.workers}: --in-process has no workers; give one of the two")
     check_latest(RUNS)
     overrides = request.overrides
     if request.workers is not None:
@@ -234,15 +236,23 @@ def summary_table(summary: Summary, late: int, late_fp32: int) -> Table:
     )
     table.add_row("missed the deadline", str(late), str(late_fp32), "")
     table.add_row("bytes wasted", megabytes(summary.bytes_wasted), "", "")
-    table.add_row("energy", f"{summary.energy_joules / 1000:.1f} kJ", "", "")
+    table.add_row("energy", joules(summary.energy_joules), "", "")
     table.add_row("wall time", clock(summary.wall_seconds), "", "")
     return table
+
+
+def _mlflow_hint() -> str:
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri.startswith("http"):
+        return f"at {uri}"
+    usual = "" if uri else "make mlflow, or: "
+    return f"open with: {usual}mlflow ui --backend-store-uri {uri or 'sqlite:///mlflow.db'}"
 
 
 def _where_to_look(summary: Summary, folder: RunFolder, place: str, console: Console) -> None:
     lines = [f"digest   {summary.digest}", f"results  {place}/ (tables, model, summary.json)"]
     lines += [f"plots    {os.path.relpath(path)}" for path in sorted(folder.plots.glob("*.png"))]
     if summary.mlflow_run_id is not None:
-        lines.append(f"MLflow   run {summary.mlflow_run_id}; open with: make mlflow")
+        lines.append(f"MLflow   run {summary.mlflow_run_id}; {_mlflow_hint()}")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -29,3 +29,10 @@ def clock(seconds: float) -> str:
 def times(factor: float) -> str:
     """A ratio, such as ``10.4x``."""
     return f"{factor:.1f}x" if factor < 100 else f"{factor:.0f}x"
+
+
+def joules(energy: float) -> str:
+    """Energy in J, kJ or MJ, such as ``2.3 kJ``."""
+    if energy < 1000:
+        return f"{energy:.1f} J"
+    return f"{energy / 1e3:.1f} kJ" if energy < 1e6 else f"{energy / 1e6:.1f} MJ"

@@ -18,12 +18,13 @@ from tightwire.codecs.codec import Codec
 from tightwire.devices.links import Link
 from tightwire.devices.participation import Participation
 from tightwire.devices.population import Population
+from tightwire.devices.tiers import tier
 from tightwire.errors import CodecError, ConfigError
 from tightwire.learning.data import AnyData, Digits
 from tightwire.learning.models import AnyModel, Mlp
 from tightwire.learning.partition import AnyPartition, Dirichlet
 from tightwire.learning.training import Training
-from tightwire.policies import AnyPolicy, Budget
+from tightwire.policies import AnyPolicy, Budget, Tiered
 from tightwire.spec import Spec
 
 
@@ -105,6 +106,27 @@ class Experiment(Spec):
     hosts: Hosts = Hosts()
     checkpoints: Checkpoints = Checkpoints()
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_default(cls, tree: Any) -> Any:  # Any: whatever the file holds
+        """A section without a `name` is about the default of that section."""
+        if not isinstance(tree, dict):
+            return tree
+        named = dict(tree)
+        for section in ("data", "partition", "model", "policy"):
+            if isinstance(named.get(section), dict) and "name" not in named[section]:
+                named[section] = {"name": cls.model_fields[section].default.name, **named[section]}
+        return named
+
+    @model_validator(mode="after")
+    def _tiers_exist(self) -> "Experiment":
+        for name in self.policy.codecs if isinstance(self.policy, Tiered) else ():
+            try:
+                tier(name)
+            except ConfigError as error:
+                raise ValueError(f"policy.codecs: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _cohort_fits(self) -> "Experiment":

@@ -7,15 +7,16 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Generic, Protocol
 
 import numpy as np
 
 from tightwire.arrays import Flat
-from tightwire.codecs.codec import fp32_frame_length
+from tightwire.codecs.codec import Codec, fp32_frame_length
 from tightwire.config import Experiment
 from tightwire.devices.memory import training_memory
-from tightwire.errors import CheckpointError, LedgerError
+from tightwire.errors import CheckpointError, ConfigError, LedgerError
 from tightwire.federation.checkpoint import Checkpoints
 from tightwire.federation.client import ClientRunner, ClientSetup, Trainer
 from tightwire.federation.digest import digest
@@ -29,6 +30,7 @@ from tightwire.learning.flat import FlatModel
 from tightwire.learning.samples import FederatedData
 from tightwire.learning.torch_state import single_thread
 from tightwire.learning.training import evaluate, train
+from tightwire.policies import Fixed, Tiered
 from tightwire.tracking.base import RunInfo, Tracker
 from tightwire.tracking.folder import RunFolder
 from tightwire.tracking.plots import draw
@@ -65,7 +67,9 @@ class Parts:
     def of(cls, config: Experiment, data: FederatedData) -> "Parts":
         """Build the model on data that was loaded before, for example by another process."""
         module = config.model.build(data.features, data.classes, config.seed)
-        return cls(config, data, FlatModel(module), training_cost(module, data.features))
+        model = FlatModel(module)
+        _rules_match(config, model)
+        return cls(config, data, model, training_cost(module, data.features))
 
     @classmethod
     def load(cls, config: Experiment) -> "Parts":
@@ -129,6 +133,23 @@ class Parts:
         if round_ % self.config.server.evaluate_every and round_ != self.config.rounds:
             return None
         return evaluate(self.model, model, *self.data.test)
+
+
+def _rules_match(config: Experiment, model: FlatModel) -> None:
+    """Refuse a codec line with a rule that is about no tensor of the model."""
+    policy = config.policy
+    lines = [config.wire.downlink]
+    if isinstance(policy, Fixed):
+        lines.append(policy.codec)
+    if isinstance(policy, Tiered):
+        lines += [policy.default, *policy.codecs.values()]
+    names = [tensor.name for tensor in model.schema.tensors]
+    for line in lines:
+        for pattern, _ in Codec.parse(line).rules:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ConfigError(
+                    f"codec `{line}`: the pattern {pattern} matches no tensor; the model has {', '.join(names)}"
+                )
 
 
 def load_data(config: Experiment) -> FederatedData:
@@ -196,8 +217,11 @@ class Simulation(Generic[Handle]):
             if state.round <= self._config.rounds:
                 return Ended(state.round - 1, None, untracked=self._tracker.finish(None, status="killed"))
             return self._conclude(state)
-        except BaseException:
-            self._tracker.finish(None, status="failed")
+        except BaseException as error:
+            status = "killed" if isinstance(error, KeyboardInterrupt) else "failed"
+            untracked = self._tracker.finish(None, status=status)
+            if untracked is not None:
+                self._listener.note(untracked)
             raise
 
     def _rounds(self, stopping: Callable[[], bool]) -> ServerState[Handle]:

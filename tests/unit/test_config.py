@@ -8,6 +8,8 @@ import yaml
 from tightwire import config
 from tightwire.config import Experiment
 from tightwire.errors import ConfigError
+from tightwire.learning.partition import Dirichlet
+from tightwire.policies import Budget
 
 GOLDEN = Path(__file__).with_name("defaults.yaml")
 
@@ -22,6 +24,12 @@ def test_defaults_are_those_that_were_reviewed() -> None:
     assert config.dump(Experiment()) == GOLDEN.read_text(encoding="utf-8"), (
         "the defaults changed; if that is meant, write the new ones to tests/unit/defaults.yaml"
     )
+
+
+def test_a_section_without_a_name_is_about_its_default(tmp_path: Path) -> None:
+    experiment = config.load(written(tmp_path, "rounds: 3"), ["partition.alpha=2.5", "policy.max_ratio=0.2"])
+    assert experiment.partition == Dirichlet(alpha=2.5)
+    assert experiment.policy == Budget(max_ratio=0.2)
 
 
 def test_a_dumped_experiment_reads_back_equal(tmp_path: Path) -> None:
@@ -54,7 +62,7 @@ def test_an_override_of_a_sections_name_starts_the_section_anew(tmp_path: Path) 
             "policy: {name: budget, max_ratoi: 1}",
             "policy.max_ratoi: unknown key (received 1); did you mean max_ratio?",
         ),
-        ("partition: {alpha: 1}", "partition: needs a `name`"),
+        ("policy: {name: tiered, codecs: {sensor-lorra: none}}", "sensor-lorra"),
         ("participation: {cohort: 500}", "participation.cohort is 500, more than population.clients = 100"),
         ("wire: {downlink: 'unifrom(4)'}", "wire.downlink: "),
         ("- 1\n- 2", "holds a list at its top"),

@@ -119,8 +119,11 @@ def test_bytes_that_would_be_wasted_are_not_sent(change: dict[str, float], reaso
     assert (decision.codec, decision.reason) == (None, reason)
 
 
-def test_a_cap_below_the_smallest_frame_sends_nothing_and_says_so() -> None:
-    assert decide(OBSERVATION, budget=Budget(max_ratio=1e-6)).reason == "no codec fits the byte cap"
+def test_a_cap_below_the_smallest_frame_lets_the_smallest_one_through() -> None:
+    decision = decide(OBSERVATION, budget=Budget(max_ratio=1e-6))
+    smallest = predict(STATS, Budget().bits, Budget().densities, "rans").bytes.min()
+    assert decision.reason == "byte cap"
+    assert decision.predicted_bytes == pytest.approx(smallest, rel=1e-5)
 
 
 def test_an_update_of_zeros_takes_the_fewest_bytes() -> None:

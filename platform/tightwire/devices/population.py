@@ -31,8 +31,11 @@ class Profile:
     battery: float
     """Joules in its full battery; infinity on mains."""
     joules_per_flop: float
+    """Energy of one floating-point operation."""
     joules_per_byte_up: float
+    """Energy of the radio to send one byte."""
     joules_per_byte_down: float
+    """Energy of the radio to receive one byte."""
 
 
 class Population(Spec):

@@ -45,8 +45,11 @@ class Tier:
     battery: float
     """Joules in a full battery; infinity on mains."""
     joules_per_flop: float
+    """Energy of one floating-point operation."""
     joules_per_byte_up: float
+    """Energy of the radio to send one byte."""
     joules_per_byte_down: float
+    """Energy of the radio to receive one byte."""
     duty_up: float = 1.0
     """Share of the time in which the device may send, in (0, 1]."""
     duty_down: float = 1.0

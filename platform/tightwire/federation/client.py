@@ -182,6 +182,7 @@ class ClientRunner:
             sections=None if sent is None else sent.sections,
             error=0.0 if sent is None else sent.error,
             fate=fate,
+            answered=download + compute,
             reason=reason,
             download_seconds=download,
             upload_seconds=turn.upload,

@@ -49,10 +49,15 @@ class DecisionRow:
     density: float
     reason: str
     predicted_bytes: float | None
+    """Length of the frame, as the policy expected it."""
     predicted_seconds: float | None
+    """Simulated seconds of the upload, as the policy expected them."""
     predicted_error: float | None
+    """NMSE, as the policy expected it."""
     bytes: int
+    """Length of the frame; 0 when nothing was sent."""
     seconds: float
+    """Simulated seconds that the upload took, latency included."""
     error: float
     """Real squared error over squared norm (NMSE) of what was encoded."""
     status: str
@@ -85,6 +90,7 @@ class RoundRecord:
     """The same clock had every frame been fp32, and had the server waited past the deadline, where it must, until as
     many updates were there as this run used."""
     joules: float
+    """Energy of all clients of the cohort, for computing and for their radios."""
     mean_bits: float
     """Mean quantiser bits over this round's uploads; 0 when there was none."""
     mean_density: float

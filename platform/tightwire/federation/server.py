@@ -140,6 +140,11 @@ class Server(Generic[Handle]):
             arrivals_fp32, wanted=min(setup.participation.cohort, len(reports)), deadline=setup.deadline
         )
         patient = close_round(arrivals_fp32, wanted=len(closing.accepted), deadline=None)
+        seconds = closing.seconds
+        if len(closing.accepted) < setup.participation.cohort:  # the server has to hear from everybody
+            answers = [report.answered for report in reports.values() if report.fate in ("skipped", "refused")]
+            limit = math.inf if setup.deadline is None else setup.deadline
+            seconds = max([seconds, *(min(answer, limit) for answer in answers)])
         statuses = {client: _status(report, closing) for client, report in reports.items()}
         used = [client for client, status in statuses.items() if status == "used"]
         for client in used:
@@ -153,13 +158,13 @@ class Server(Generic[Handle]):
             round=state.round + 1,
             model=model,
             public=public,
-            clock=state.clock + closing.seconds,
+            clock=state.clock + seconds,
             clock_fp32=state.clock_fp32 + max(closing_fp32.seconds, patient.seconds),
             clients={**state.clients, **self._carry(state, cohort, reports, statuses, public.version)},
             residuals=_kept(state.residuals, used, offered),
             chain=extend(state.chain, ledger, decisions),
         )
-        record = self._record(after, cohort, reports, ledger, statuses, closing.seconds, len(closing_fp32.late))
+        record = self._record(after, cohort, reports, ledger, statuses, seconds, len(closing_fp32.late))
         return after, RoundResult(record, ledger, decisions)
 
     def _invite(self, state: ServerState[Handle], public: Public) -> _Cohort:

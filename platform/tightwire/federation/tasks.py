@@ -57,6 +57,8 @@ class ClientReport:
     error: float
     """Squared error over squared norm (NMSE) of the encoded vector; 0 when nothing was sent."""
     fate: Fate
+    answered: float
+    """Seconds from the start of the round to the end of local training, when a client that sends nothing says so."""
     download_seconds: float
     upload_seconds: float
     arrival: float | None

@@ -53,7 +53,7 @@ class Budget(Spec):
 
     name: Literal["budget"] = "budget"
     max_ratio: float = Field(default=0.1, gt=0, le=1)
-    """Largest frame, as a share of the update's bytes in fp32."""
+    """Largest frame, as a share of the update's bytes in fp32; the smallest frame that can be had is always allowed."""
     bits: tuple[Bits, ...] = Field(default=(1, 2, 3, 4, 5, 6, 8, 10, 12), min_length=1)
     """Bit widths to choose from, rising."""
     densities: tuple[Density, ...] = Field(default=DENSITIES, min_length=1)
@@ -93,6 +93,7 @@ class Budget(Spec):
         grid = predict(observation.stats, self.bits, self.densities, self.entropy)
         planned = grid.bytes * state.size * (1 + self.slack)
         limits = self._limits(state, observation)
+        limits["byte cap"] = np.maximum(limits["byte cap"], planned.min())
         allowed = np.minimum.reduce(list(limits.values()))
         fits = planned <= allowed
         if not fits.any():
