@@ -67,3 +67,8 @@ def checksum(data: bytes) -> int:
         sums = (sums ^ row) * np.uint32(checksums.MULTIPLIER)
         sums ^= sums >> np.uint32(15)
     return zlib.crc32(data[whole * checksums.STRIPE :], zlib.crc32(sums.tobytes()))
+
+
+def ends(data: Bytes8, k: int) -> Ints:
+    """The twin of the loop that finds the ends of the first `k` unary codes."""
+    return np.flatnonzero(np.unpackbits(data, bitorder="little"))[:k]
