@@ -192,7 +192,7 @@ def test_schema_is_json_that_names_every_section(folder: Path) -> None:
     assert {"data", "policy", "participation"} <= set(json.loads(done.stdout)["properties"])
 
 
-def test_the_preview_is_within_10_percent_of_the_run(folder: Path) -> None:
+def test_the_default_run_is_as_previewed_and_nearly_as_good_as_fp32(folder: Path) -> None:
     file = str(Path(__file__).resolve().parents[2] / "examples" / "digits.yaml")
     expected = json.loads(tightwire(folder, "preview", file, "--json").stdout)
     done = tightwire(folder, "run", file, "--in-process", "--json", "--set", "tracking.to=nowhere")
@@ -200,3 +200,6 @@ def test_the_preview_is_within_10_percent_of_the_run(folder: Path) -> None:
     for key in ("bytes_up", "bytes_down", "sim_seconds", "energy_joules"):
         assert expected[key] == pytest.approx(real[key], rel=0.1), key
     assert real["bytes_up_fp32"] > 8 * real["bytes_up"]
+    plain = ("--set", "policy={name: fixed, codec: none}", "--out", "fp32")
+    fp32 = tightwire(folder, "run", file, "--in-process", "--json", "--set", "tracking.to=nowhere", *plain)
+    assert real["accuracy"] > json.loads(fp32.stdout)["accuracy"] - 0.01
