@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tightwire.arrays import Flat
-from tightwire.codecs.chain import STAGES
 from tightwire.codecs.codec import Codec
 from tightwire.codecs.grammar import example, signature
 from tightwire.codecs.measure import Measurement, measure
+from tightwire.codecs.registry import stages
 from tightwire.errors import CodecError, DataError
 from tightwire.keys import generator
 from tightwire.wire.ledger import SECTIONS
@@ -30,9 +30,9 @@ def list_stages() -> None:
     table = Table(title="Stages of codec lines, such as topk(0.1) | uniform(4) | rans; *.bias: fp16")
     for column in ("stage", "takes", "gives", "guarantee", "source"):
         table.add_column(column, no_wrap=column != "source")
-    for kind in STAGES:
+    for kind in stages().values():
         guarantee = "unbiased" if example(kind).unbiased else "biased"
-        table.add_row(signature(kind), kind.takes, kind.gives, guarantee, kind.source)
+        table.add_row(signature(kind), " or ".join(kind.takes), kind.gives or "the same", guarantee, kind.source)
     Console().print(table)
 
 

@@ -1,24 +1,40 @@
-"""Stages one after another, as they code one tensor."""
+"""Stages one after another, as they code one tensor, or several as one vector."""
 
 import math
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from tightwire.arrays import Flat
-from tightwire.codecs.entropy import Rans
-from tightwire.codecs.floats import Brain, Half, Plain
-from tightwire.codecs.stage import Layout, Plane, Stage, Tally, Undo
-from tightwire.codecs.topk import TopK
-from tightwire.codecs.uniform import Uniform
+from tightwire.codecs.flatten import Flatten
+from tightwire.codecs.floats import Plain
+from tightwire.codecs.registry import stages as all_stages
+from tightwire.codecs.stage import Context, Layout, Plane, Stage, Tally, Target, Undo
 from tightwire.errors import CodecError
 from tightwire.keys import key as derive
 from tightwire.wire.streams import Sink, Source
 
-STAGES: tuple[type[Stage], ...] = (Plain, Half, Brain, Uniform, TopK, Rans)
-"""All stages that a codec line can name."""
-
 _WORDS = {"reals": "real values", "ints": "codes", "bytes": "final bytes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a chain codes at one go: a tensor, or all tensors of a flattened chain."""
+
+    name: str
+    """Of the tensor; of the first of several."""
+    position: int
+    """Of that tensor in the schema."""
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def layout(self) -> Layout:
+        """Of the reals."""
+        return Layout("reals", self.size, 32, self.shape)
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,16 @@ class Chain:
         return all(stage.unbiased for stage in self.stages)
 
     @property
+    def flattens(self) -> bool:
+        """Whether all tensors of this chain are coded as one vector."""
+        return isinstance(self.stages[0], Flatten)
+
+    @property
+    def plain(self) -> bool:
+        """Whether values are sent as they are."""
+        return self.stages == (Plain(),)
+
+    @property
     def passes(self) -> float:
         """Passes over a tensor's values that encoding makes; a stage behind a sparsifier passes over what is left."""
         passes, left = 0.0, 1.0
@@ -57,9 +83,9 @@ class Chain:
             left *= stage.keeps
         return passes
 
-    def tally(self, n: int) -> Tally:
-        """What a paper would count for a tensor of `n` values, n > 0."""
-        tally = Tally(n, 32.0)
+    def tally(self, shape: tuple[int, ...]) -> Tally:
+        """What a paper would count for a tensor of that shape, not empty."""
+        tally = Tally(math.prod(shape), 32.0, shape=shape)
         for stage in self.stages:
             tally = stage.tally(tally)
         return tally
@@ -67,58 +93,117 @@ class Chain:
     @property
     def _whole(self) -> tuple[Stage, ...]:
         """The stages as they run: real values at the end go out as float32."""
-        return (*self.stages, Plain()) if self.stages[-1].gives == "reals" else self.stages
+        return (*self.stages, Plain()) if _given(self.stages) == "reals" else self.stages
 
-    def encode(self, values: Flat, sink: Sink, *, key: int, tensor: int) -> list[Plane]:
-        """Write one tensor's part of a frame.
+    def encode(
+        self,
+        values: Flat,
+        sink: Sink,
+        part: Part,
+        *,
+        key: int,
+        round: int = 0,
+        memory: Mapping[str, Flat] | None = None,
+        section: str = "codes",
+    ) -> tuple[list[Plane], dict[str, Flat]]:
+        """Write one part of a frame.
 
         Args:
-            values: The tensor, flat, shape (n,), n > 0, contiguous.
+            values: Flat, shape (n,), n > 0, contiguous.
             sink: Takes the bytes.
+            part: What the values are.
             key: The frame's key.
-            tensor: Position of the tensor in its schema.
+            round: The frame's round.
+            memory: What stages left when they last encoded, by `slot`.
+            section: Where the last plane's bytes are booked.
 
         Returns:
-            All planes, from the reals to the bytes.
+            All planes, from the reals to the bytes; and what stages leave, by `slot`.
 
         Raises:
             CodecError: When the values hold a NaN or an infinity.
         """
-        planes = [Plane.reals(values)]
+        planes = [Plane(part.layout, values)]
+        left: dict[str, Flat] = {}
         for position, stage in enumerate(self._whole):
-            checked = stage.takes != "reals" or stage.hands_on_non_finite
-            if not (checked or all(math.isfinite(value) for value in planes[-1].extremes)):
-                raise CodecError(f"tensor {tensor} holds a NaN or an infinity; only finite updates can be encoded")
-            planes.append(stage.encode(planes[-1], sink, derive(key, f"stage {position} of tensor {tensor}")))
-        sink.write("codes", planes[-1].data)
-        return planes
+            plane = planes[-1]
+            checked = plane.layout.kind != "reals" or stage.hands_on_non_finite
+            if not (checked or all(math.isfinite(value) for value in plane.extremes)):
+                raise CodecError(
+                    f"tensor {part.position} holds a NaN or an infinity; only finite updates can be encoded"
+                )
+            name = slot(part, position, stage)
+            context = Context(
+                derive(key, f"stage {position} of tensor {part.position}"), round, memory.get(name) if memory else None
+            )
+            planes.append(stage.encode(plane, sink, context))
+            if context.left is not None:
+                left[name] = context.left
+        sink.write(section, planes[-1].data)
+        return planes, left
 
-    def decode(self, source: Source, out: Flat) -> None:
-        """Read one tensor's part of a frame into `out`, shape (n,), n > 0.
+    def decode(self, source: Source, part: Part, target: Target) -> None:
+        """Read one part of a frame.
+
+        Args:
+            source: The frame, at the place where `encode` wrote.
+            part: What the values are.
+            target: Takes them.
 
         Raises:
             FrameError: For bytes that are not such a part.
         """
-        layout = Layout("reals", out.size, 32)
+        layout = part.layout
         undos: list[Undo] = []
         for stage in self._whole:
             layout, undo = stage.read(layout, source)
             undos.append(undo)
         plane = Plane(layout, source.array(layout.length))
         for position in reversed(range(len(undos))):
-            plane = undos[position](plane, out if position == 0 else None)
-        if plane.data is not out:
-            np.copyto(out, plane.data)
+            plane = undos[position](plane, target if position == 0 else None)
+        if plane.data is not target.memory:
+            target.put(plane.data)
+
+
+def slot(part: Part, position: int, stage: Stage) -> str:
+    """The name of what a stage remembers: it fits only the same stage on a tensor of the same name and shape."""
+    return f"{part.name}{list(part.shape)}/{position}/{stage}".replace(" ", "")
+
+
+def _given(stages: tuple[Stage, ...]) -> str:
+    """The kind of plane that `stages` end in."""
+    return next((stage.gives for stage in reversed(stages) if stage.gives is not None), "reals")
 
 
 def misfit(before: tuple[Stage, ...], stage: Stage) -> str | None:
     """Why `stage` cannot follow the stages `before`, which may be none; or None when it can."""
-    given = before[-1].gives if before else "reals"
-    if stage.takes == given:
+    if isinstance(stage, Flatten) and before:
+        return "'flatten' makes one vector of all tensors, so it comes first in its chain"
+    given = _given(before)
+    if given in stage.takes:
+        if given == "ints" and stage.gives is None and not _quantiser(before).has_zero:
+            return (
+                f"'{stage.name}' drops codes that stand for small values, but '{_quantiser(before).name}' has no zero"
+            )
         return None
-    where = f"'{before[-1].name}' gives {_WORDS[given]}" if before else f"a chain starts from {_WORDS[given]}"
-    wanted = f"'{stage.name}' takes {_WORDS[stage.takes]}, but {where}"
+    maker = next((other for other in reversed(before) if other.gives is not None), None)
+    where = f"'{maker.name}' gives {_WORDS[given]}" if maker else f"a chain starts from {_WORDS[given]}"
+    wanted = f"'{stage.name}' takes {' or '.join(_WORDS[kind] for kind in stage.takes)}, but {where}"
     if given == "reals":
-        makers = sorted(other.name for other in STAGES if other.takes == given and other.gives == stage.takes)
+        makers = sorted(
+            other.name
+            for other in all_stages().values()
+            if given in other.takes and other.gives in stage.takes and other.family in ("quantiser", "entropy")
+        )
         return f"{wanted}; put {' or '.join(makers)} before it"
     return f"{wanted}; it must come earlier, or be left out"
+
+
+def _quantiser(stages: tuple[Stage, ...]) -> Stage:
+    """The stage that made codes of reals."""
+    return next(stage for stage in reversed(stages) if stage.gives == "ints")
+
+
+def shapeless(layout: Layout) -> Layout:
+    """The layout of reals that no longer lie as in their tensor."""
+    return replace(layout, shape=())

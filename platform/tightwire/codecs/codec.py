@@ -1,7 +1,7 @@
 """A codec: one line that says how every tensor of an update is coded, and the frames it makes."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 
@@ -10,13 +10,17 @@ import numpy.typing as npt
 
 from tightwire.arrays import Flat
 from tightwire.codecs import grammar
-from tightwire.codecs.chain import Chain
-from tightwire.codecs.stage import Plane, Tally
+from tightwire.codecs.chain import Chain, Part
+from tightwire.codecs.floats import Plain
+from tightwire.codecs.stage import Plane, Tally, Target
 from tightwire.errors import CodecError, FrameError, LedgerError
 from tightwire.wire.frame import Header, envelope_length, seal, unseal
 from tightwire.wire.ledger import Sections
 from tightwire.wire.schema import Schema
 from tightwire.wire.streams import Sink, Source
+
+Memory = Mapping[str, Flat]
+"""What a sender remembers from one encoding to the next: arrays by name, small or of the update's size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class Encoded:
     """Bytes by section; they add up to ``len(frame)``."""
     nominal_bits: float
     """What a paper would count. Never part of a bill."""
+    memory: Memory = field(default_factory=dict)
+    """What the sender's next `Codec.encode` wants to know: all that stages left so far, by their slots."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +70,23 @@ class Codec:
 
     def passes(self, schema: Schema) -> float:
         """Passes that encoding makes over an update's values, mean over the values, for a device's cost model."""
-        total = sum(self.chain(tensor.name).passes * tensor.size for tensor in schema.tensors)
+        total = sum(piece.chain.passes * piece.part.size for piece in self.pieces(schema))
         return total / schema.size if schema.size else 0.0
 
     def chain(self, name: str) -> Chain:
-        """The chain for the tensor of that name."""
+        """The chain for the tensor of that name, small or not."""
         return next((chain for pattern, chain in self.rules if fnmatchcase(name, pattern)), self.default)
 
+    def pieces(self, schema: Schema) -> tuple["Piece", ...]:
+        """What a frame of that schema consists of, in its order.
+
+        A tensor is a piece of its own, but those of one flattened chain, which are one piece at the place of the first.
+        A tensor of fewer than `small` values that no rule names is sent plain. Empty ones take no bytes.
+        """
+        return _pieces(self, schema)
+
     def _tallies(self, schema: Schema) -> Iterator[Tally]:
-        return (self.chain(tensor.name).tally(tensor.size) for tensor in schema.tensors if tensor.size)
+        return (piece.chain.tally(piece.part.shape) for piece in self.pieces(schema))
 
     def nominal_bits(self, schema: Schema) -> float:
         """Bits that a paper would count for an update: values, naive positions and scales, no header and no table."""
@@ -88,20 +102,43 @@ class Codec:
         """Kept fraction of an update's values; 1 where there are none."""
         return sum(tally.kept for tally in self._tallies(schema)) / schema.size if schema.size else 1.0
 
-    def planes(self, update: Flat, schema: Schema, sink: Sink, *, key: int) -> Iterator[list[Plane]]:
-        """Encode tensor by tensor to `sink`; each tensor's planes, from its values to its bytes.
+    def planes(
+        self,
+        update: Flat,
+        schema: Schema,
+        sink: Sink,
+        *,
+        key: int,
+        round: int = 0,
+        memory: Memory | None = None,
+        left: dict[str, Flat] | None = None,
+    ) -> Iterator[list[Plane]]:
+        """Encode piece by piece to `sink`; each piece's planes, from its values to its bytes.
 
-        Empty tensors take no bytes and give no planes.
+        Args:
+            update: As `encode`.
+            schema: As `encode`.
+            sink: Takes the bytes.
+            key: As `encode`.
+            round: As `encode`.
+            memory: As `encode`.
+            left: Takes what stages leave for the next round.
 
         Raises:
             CodecError: As `encode`.
         """
         values = flat(update, schema)
-        for position, (tensor, part) in enumerate(zip(schema.tensors, schema.slices(), strict=True)):
-            if tensor.size:
-                yield self.chain(tensor.name).encode(values[part], sink, key=key, tensor=position)
+        for piece in self.pieces(schema):
+            planes, fresh = piece.chain.encode(
+                piece.gather(values), sink, piece.part, key=key, round=round, memory=memory, section=piece.section
+            )
+            if left is not None:
+                left.update(fresh)
+            yield planes
 
-    def encode(self, update: Flat, schema: Schema, *, key: int, round: int, client: int) -> Encoded:
+    def encode(
+        self, update: Flat, schema: Schema, *, key: int, round: int, client: int, memory: Memory | None = None
+    ) -> Encoded:
         """Encode an update into a frame. Pure: same arguments, same bytes, on every machine.
 
         Args:
@@ -110,13 +147,15 @@ class Codec:
             key: The only source of randomness, 64 bits, as from `tightwire.keys.key`.
             round: Goes into the header; 32 bits.
             client: Likewise.
+            memory: `Encoded.memory` of this sender's last frame; None for the first. Only some stages have any.
 
         Raises:
             CodecError: When the update has another shape, is not of floats, or is not finite.
             LedgerError: When the bill does not add up to the frame's length.
         """
         sink = Sink()
-        for _ in self.planes(update, schema, sink, key=key):
+        left: dict[str, Flat] = dict(memory or {})
+        for _ in self.planes(update, schema, sink, key=key, round=round, memory=memory, left=left):
             pass
         frame, sections = seal(sink, digest=schema.digest, round=round, client=client, line=self.compact)
         if sections.total != len(frame):
@@ -124,7 +163,84 @@ class Codec:
                 f"round {round}, client {client}: the sections of a `{self}` frame add up to {sections.total} bytes, "
                 f"but the frame has {len(frame)}"
             )
-        return Encoded(frame, sections, self.nominal_bits(schema))
+        return Encoded(frame, sections, self.nominal_bits(schema), left)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of an update, the chain that codes it, and where it lies."""
+
+    part: Part
+    chain: Chain
+    places: tuple[slice, ...]
+    """Where its tensors lie in the flat vector; those that touch are one place."""
+    section: str
+    """Where its values are booked."""
+
+    def gather(self, values: Flat) -> Flat:
+        """Its values, one after another; a view where they lie so."""
+        if len(self.places) == 1:
+            return values[self.places[0]]
+        return np.concatenate([values[place] for place in self.places])
+
+    def scatter(self, source: Source, target: Target) -> None:
+        """Decode it into its places of the whole update's target."""
+        if len(self.places) == 1:
+            self.chain.decode(source, self.part, Target(target.memory[self.places[0]], target.weight))
+            return
+        values = np.empty(self.part.size, np.float32)
+        self.chain.decode(source, self.part, Target(values))
+        start = 0
+        for place in self.places:
+            end = start + place.stop - place.start
+            Target(target.memory[place], target.weight).put(values[start:end])
+            start = end
+
+
+_PLAIN = Chain((Plain(),))
+SMALL = 10_000
+"""Tensors of so many values are never small."""
+
+
+def small(schema: Schema) -> int:
+    """Tensors with fewer values than this are sent plain, unless a rule names them or their chain is flattened.
+
+    Networks hold many tensors, such as biases and norms, whose compression would save next to nothing and whose errors
+    weigh much. QSGD leaves tensors of fewer than 10,000 values as they are, and notes that more than 99 % of all values
+    remain (Alistarh et al. 2017, arXiv 1610.02132, section 5); models of federated learning are smaller, so a small
+    tensor must also hold less than 0.1 % of the update.
+    """
+    return min(SMALL, -(-schema.size // 1000))
+
+
+@lru_cache(maxsize=4096)
+def _pieces(codec: Codec, schema: Schema) -> tuple[Piece, ...]:
+    members: dict[object, list[int]] = {}
+    chains: dict[object, Chain] = {}
+    sections: dict[object, str] = {}
+    for position, tensor in enumerate(schema.tensors):
+        if not tensor.size:
+            continue
+        rule = next((at for at, (pattern, _) in enumerate(codec.rules) if fnmatchcase(tensor.name, pattern)), None)
+        chain = codec.default if rule is None else codec.rules[rule][1]
+        key: object = ("flattened", rule) if chain.flattens else position
+        plain = rule is None and not chain.flattens and not chain.plain and tensor.size < small(schema)
+        members.setdefault(key, []).append(position)
+        chains[key] = _PLAIN if plain else chain
+        sections[key] = "plain" if plain else "codes"
+    slices = schema.slices()
+    pieces = []
+    for key, positions in members.items():
+        places: list[slice] = []
+        for position in positions:
+            place = slices[position]
+            if places and places[-1].stop == place.start:
+                place = slice(places.pop().start, place.stop)
+            places.append(place)
+        first = schema.tensors[positions[0]]
+        shape = (sum(place.stop - place.start for place in places),) if chains[key].flattens else first.shape
+        pieces.append(Piece(Part(first.name, positions[0], shape), chains[key], tuple(places), sections[key]))
+    return tuple(pieces)
 
 
 @lru_cache(maxsize=1024)
@@ -182,6 +298,39 @@ def decode(
             ``trailing``.
         ValueError: When `out` is not as it must be.
     """
+    if out is None:
+        out = np.empty(schema.size, np.float32)
+    _decode(frame, schema, Target(out), round, client)
+    return out
+
+
+def decode_add(
+    frame: bytes,
+    schema: Schema,
+    total: Flat,
+    *,
+    weight: float = 1.0,
+    round: int | None = None,
+    client: int | None = None,
+) -> None:
+    """Decode a frame and add it to a sum, total += weight * decoded in float32, mostly in one pass over memory.
+
+    Args:
+        frame: As `decode`.
+        schema: As `decode`.
+        total: The sum, shape (schema.size,), float32 and contiguous; on an error its content is undefined.
+        weight: What the update counts; rounded to float32.
+        round: As `decode`.
+        client: As `decode`.
+
+    Raises:
+        FrameError: As `decode`.
+        ValueError: When `total` is not as it must be.
+    """
+    _decode(frame, schema, Target(total, np.float32(weight)), round, client)
+
+
+def _decode(frame: bytes, schema: Schema, target: Target, round: int | None, client: int | None) -> None:
     header, body = unseal(frame)
     if header.digest != schema.digest:
         raise FrameError("schema", f"the frame is of schema {header.digest.hex()}, expected {schema.digest.hex()}")
@@ -192,17 +341,14 @@ def decode(
         codec = Codec.parse(header.line)
     except CodecError as error:
         raise FrameError("codec", f"the codec line cannot be used: {error}") from None
-    if out is None:
-        out = np.empty(schema.size, np.float32)
-    elif out.shape != (schema.size,) or out.dtype != np.float32 or not out.flags.c_contiguous:
+    out = target.memory
+    if out.shape != (schema.size,) or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise ValueError(f"out must be contiguous float32 of shape ({schema.size},), got {out.dtype} {out.shape}")
     source = Source(body)
-    for tensor, part in zip(schema.tensors, schema.slices(), strict=True):
-        if tensor.size:
-            codec.chain(tensor.name).decode(source, out[part])
+    for piece in codec.pieces(schema):
+        piece.scatter(source, target)
     if source.left:
         raise FrameError("trailing", f"{source.left} bytes are left over behind the last tensor")
-    return out
 
 
 def fp32_frame_length(schema: Schema) -> int:

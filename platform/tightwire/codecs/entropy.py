@@ -5,8 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tightwire.arrays import Flat
-from tightwire.codecs.stage import Kind, Layout, Plane, Stage, Tally, Undo
+from tightwire.codecs.stage import Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
 from tightwire.errors import FrameError
 from tightwire.wire import rans
 from tightwire.wire.packing import pack, unpack
@@ -21,8 +20,10 @@ class Rans(Stage):
     """
 
     name: ClassVar[str] = "rans"
-    takes: ClassVar[Kind] = "ints"
-    gives: ClassVar[Kind] = "bytes"
+    example: ClassVar[str] = "rans"
+    takes: ClassVar[tuple[Kind, ...]] = ("ints",)
+    gives: ClassVar[Kind | None] = "bytes"
+    family: ClassVar[str] = "entropy"
     passes: ClassVar[float] = 3.0
     source: ClassVar[str] = "Duda 2013, arXiv 1311.2540"
 
@@ -31,7 +32,7 @@ class Rans(Stage):
         """Always: it is lossless."""
         return True
 
-    def encode(self, plane: Plane, sink: Sink, key: int) -> Plane:  # noqa: ARG002 - the interface's arguments
+    def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:  # noqa: ARG002 - the interface's arguments
         """A table, and the coded bytes."""
         layout = plane.layout
         if layout.bits > rans.MAX_BITS:
@@ -53,7 +54,7 @@ class Rans(Stage):
         if length >= layout.length:
             raise FrameError("length", f"{length} coded bytes stand for codes that pack to {layout.length}")
 
-        def undo(plane: Plane, out: Flat | None) -> Plane:  # noqa: ARG001 - the interface's arguments
+        def undo(plane: Plane, target: Target | None) -> Plane:  # noqa: ARG001 - the interface's arguments
             codes = rans.decode(plane.data, layout.count, shares, group)
             return Plane(layout, pack(codes.view(np.uint32), layout.bits))
 

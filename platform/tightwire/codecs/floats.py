@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tightwire.arrays import AnyArray, Flat
-from tightwire.codecs.stage import Kind, Layout, Plane, Stage, Tally, Undo
+from tightwire.arrays import AnyArray
+from tightwire.codecs.stage import Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
 from tightwire.errors import FrameError
 from tightwire.wire.streams import Sink, Source
 
@@ -18,8 +18,9 @@ def _sent(raw: AnyArray) -> Plane:
 
 
 def _received(width: int, layout: Layout, widen: Callable[[AnyArray], AnyArray]) -> tuple[Layout, Undo]:
-    def undo(plane: Plane, out: Flat | None) -> Plane:
-        values = Plane.reals(np.empty(layout.count, np.float32) if out is None else out)
+    def undo(plane: Plane, target: Target | None) -> Plane:
+        into = target is not None and target.weight is None
+        values = Plane.reals(target.memory if target is not None and into else np.empty(layout.count, np.float32))
         values.data[:] = widen(plane.data)
         if not np.isfinite(values.extremes).all():
             raise FrameError("non-finite", "the frame holds a NaN or an infinity")
@@ -33,8 +34,10 @@ class Plain(Stage):
     """Float32 as it is: 32 bits a value, exact."""
 
     name: ClassVar[str] = "none"
-    takes: ClassVar[Kind] = "reals"
-    gives: ClassVar[Kind] = "bytes"
+    example: ClassVar[str] = "none"
+    takes: ClassVar[tuple[Kind, ...]] = ("reals",)
+    gives: ClassVar[Kind | None] = "bytes"
+    family: ClassVar[str] = "plain"
     passes: ClassVar[float] = 1.0
     source: ClassVar[str] = "IEEE 754 binary32"
 
@@ -43,7 +46,7 @@ class Plain(Stage):
         """Always: it is exact."""
         return True
 
-    def encode(self, plane: Plane, sink: Sink, key: int) -> Plane:  # noqa: ARG002 - the interface's arguments
+    def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:  # noqa: ARG002 - the interface's arguments
         """Little-endian float32."""
         return _sent(plane.data.astype("<f4", copy=False))
 
@@ -61,8 +64,10 @@ class Half(Stage):
     """Float16, rounded to nearest even, values beyond 65504 cut to it: 16 bits a value, relative error 2**-11."""
 
     name: ClassVar[str] = "fp16"
-    takes: ClassVar[Kind] = "reals"
-    gives: ClassVar[Kind] = "bytes"
+    example: ClassVar[str] = "fp16"
+    takes: ClassVar[tuple[Kind, ...]] = ("reals",)
+    gives: ClassVar[Kind | None] = "bytes"
+    family: ClassVar[str] = "plain"
     passes: ClassVar[float] = 1.0
     source: ClassVar[str] = "IEEE 754 binary16"
 
@@ -71,7 +76,7 @@ class Half(Stage):
         """Never: it rounds to nearest."""
         return False
 
-    def encode(self, plane: Plane, sink: Sink, key: int) -> Plane:  # noqa: ARG002 - the interface's arguments
+    def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:  # noqa: ARG002 - the interface's arguments
         """Little-endian float16."""
         largest = np.finfo(np.float16).max
         return _sent(np.clip(plane.data, -largest, largest).astype("<f2"))
@@ -90,8 +95,10 @@ class Brain(Stage):
     """Bfloat16, rounded to nearest even, never up to infinity: 16 bits a value, relative error 2**-8."""
 
     name: ClassVar[str] = "bf16"
-    takes: ClassVar[Kind] = "reals"
-    gives: ClassVar[Kind] = "bytes"
+    example: ClassVar[str] = "bf16"
+    takes: ClassVar[tuple[Kind, ...]] = ("reals",)
+    gives: ClassVar[Kind | None] = "bytes"
+    family: ClassVar[str] = "plain"
     passes: ClassVar[float] = 1.0
     source: ClassVar[str] = "Kalamkar et al. 2019, arXiv 1905.12322"
 
@@ -100,7 +107,7 @@ class Brain(Stage):
         """Never: it rounds to nearest."""
         return False
 
-    def encode(self, plane: Plane, sink: Sink, key: int) -> Plane:  # noqa: ARG002 - the interface's arguments
+    def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:  # noqa: ARG002 - the interface's arguments
         """The upper halves of the float32, little-endian."""
         raw = plane.data.view(np.uint32)
         size = raw & np.uint32(0x7FFFFFFF)

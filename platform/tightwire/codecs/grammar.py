@@ -11,9 +11,11 @@ A pattern is a glob over tensor names, in which ``*`` also matches dots. Spaces 
 import re
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
+from types import NoneType, UnionType
 from typing import get_args
 
-from tightwire.codecs.chain import STAGES, Chain, misfit
+from tightwire.codecs.chain import Chain, misfit
+from tightwire.codecs.registry import stages
 from tightwire.codecs.stage import Stage
 from tightwire.errors import CodecError
 
@@ -21,7 +23,6 @@ Rule = tuple[str, Chain]
 """A pattern over tensor names, and the chain for the tensors that it matches."""
 
 _TOKEN = re.compile(r"\s*(?P<word>[^\s|;:(),=]+)|\s*(?P<mark>[|;:(),=])|\s*(?P<end>$)")
-_BY_NAME = {stage.name: stage for stage in STAGES}
 
 
 class _Tokens:
@@ -89,24 +90,24 @@ def parse(line: str) -> tuple[Chain, tuple[Rule, ...]]:
 
 
 def _chain(tokens: _Tokens) -> Chain:
-    stages: list[Stage] = []
+    found: list[Stage] = []
     while True:
         column = tokens.column
         stage = _stage(tokens)
-        if reason := misfit(tuple(stages), stage):
+        if reason := misfit(tuple(found), stage):
             raise tokens.fail(reason, column)
-        stages.append(stage)
+        found.append(stage)
         if not tokens.skip("|"):
-            return Chain(tuple(stages))
+            return Chain(tuple(found))
 
 
 def _stage(tokens: _Tokens) -> Stage:
     column = tokens.column
     name = tokens.word("a stage")
-    kind = _BY_NAME.get(name)
+    kind = stages().get(name)
     if kind is None:
-        near = get_close_matches(name, _BY_NAME, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(_BY_NAME)}"
+        near = get_close_matches(name, stages(), n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(stages())}"
         raise tokens.fail(f"unknown stage '{name}' ({hint})", column)
     arguments: dict[str, int | float | str] = {}
     if tokens.skip("("):
@@ -141,7 +142,7 @@ def _argument(tokens: _Tokens, kind: type[Stage], arguments: dict[str, int | flo
     if keyed:
         column = tokens.column
         text = tokens.word(f"a value for {name}")
-    wanted = known[name].type
+    wanted = _plain_type(known[name].type)
     if wanted in (int, float):
         try:
             arguments[name] = int(text) if wanted is int else float(text)
@@ -155,16 +156,19 @@ def _argument(tokens: _Tokens, kind: type[Stage], arguments: dict[str, int | flo
         raise tokens.fail(f"'{kind.name}' takes {choices} for {name}, got {text!r}", column)
 
 
+def _plain_type(annotation: object) -> object:
+    """The type of an argument; `int | None` is an integer that may be left out."""
+    if isinstance(annotation, UnionType):
+        return next(part for part in get_args(annotation) if part is not NoneType)
+    return annotation
+
+
 def signature(kind: type[Stage]) -> str:
     """How a stage is written, such as ``uniform(bits, rounding=stochastic)``."""
-    parts = [f.name if f.default is MISSING else f"{f.name}={f.default}" for f in fields(kind)]  # type: ignore[arg-type]  # as above
+    parts = [f.name if f.default in (MISSING, None) else f"{f.name}={f.default}" for f in fields(kind)]  # type: ignore[arg-type]  # as above
     return f"{kind.name}({', '.join(parts)})" if parts else kind.name
 
 
-_EXAMPLES = {int: 4, float: 0.1}
-
-
 def example(kind: type[Stage]) -> Stage:
-    """A stage of that kind: its defaults, with 4 for integers and 0.1 for numbers that have none."""
-    needed = [field for field in fields(kind) if field.default is MISSING]  # type: ignore[arg-type]  # as above
-    return kind(**{field.name: _EXAMPLES[field.type] for field in needed})  # type: ignore[index]  # types, not strings
+    """The stage that `Stage.example` writes."""
+    return _stage(_Tokens(kind.example))

@@ -3,9 +3,11 @@
 An update's tensor enters a chain as reals. Each stage turns one plane into the next and writes what its inverse needs
 to know to the frame; the last plane's bytes end the tensor's part of the frame. Decoding goes forward once over the
 bytes, so that every count is known and bounded before memory is taken (`Stage.read`), and then backward over the
-planes (the `Undo` that it returned).
+planes (the `Undo` that it returned). Decoding remembers nothing: a frame and its schema are all it needs. Encoding
+may remember something from one round to the next (`Context.memory`), which then is the client's explicit state.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -32,11 +34,22 @@ class Layout:
     """Number of values, codes or bytes; more than 0, but for bytes."""
     bits: int
     """Of each: 32 for reals, 1 to 32 for ints, 8 for bytes."""
+    shape: tuple[int, ...] = ()
+    """Of reals that lie as in their tensor: its axes. Empty where they do not: values are then just a row."""
+    zero: int | None = None
+    """Of ints: the code for the value 0, or the one nearest to it; None where there is none."""
+    parts: tuple[int, ...] = ()
+    """Of ints: lengths of the stretches, one after another, that have statistics of their own; empty for one."""
 
     @property
     def length(self) -> int:
         """Bytes of its data."""
         return packed_length(self.count, self.bits)
+
+    @property
+    def rows(self) -> int:
+        """Rows (output channels) of a tensor with two axes or more; 1 for anything else."""
+        return self.shape[0] if len(self.shape) > 1 else 1
 
 
 @dataclass(frozen=True)
@@ -48,9 +61,9 @@ class Plane:
     """Contiguous: float32 of shape (count,) for reals, else uint8 of shape (layout.length,), where ints are packed."""
 
     @classmethod
-    def reals(cls, values: Flat) -> "Plane":
-        """Real values, shape (n,)."""
-        return cls(Layout("reals", values.size, 32), values)
+    def reals(cls, values: Flat, shape: tuple[int, ...] = ()) -> "Plane":
+        """Real values, shape (n,), that lie as in a tensor of `shape`, if given."""
+        return cls(Layout("reals", values.size, 32, shape), values)
 
     @cached_property
     def extremes(self) -> tuple[np.float32, np.float32]:
@@ -58,8 +71,42 @@ class Plane:
         return extremes(self.data)
 
 
-Undo = Callable[[Plane, "Flat | None"], Plane]
-"""Turns the plane that a stage gave back into the one it took, in the memory given where it is reals."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where decoded reals go: in the place of what is there, or added to it."""
+
+    memory: Flat
+    """Shape (n,), contiguous."""
+    weight: np.float32 | None = None
+    """None to replace what is there; else values times this are added to it, in float32."""
+
+    def put(self, values: Flat) -> None:
+        """Deliver `values`, shape (n,)."""
+        if self.weight is None:
+            np.copyto(self.memory, values)
+        else:
+            np.add(self.memory, values * self.weight, out=self.memory)
+
+
+Undo = Callable[[Plane, "Target | None"], Plane]
+"""Turns the plane that a stage gave back into the one it took.
+
+A target comes to the first stage of a chain only. An undo that delivers to it says so by returning a plane whose data
+is the target's memory; one that ignores it returns a plane of its own, which is then delivered.
+"""
+
+
+@dataclass(slots=True)
+class Context:
+    """What `Stage.encode` may use besides the values."""
+
+    key: int
+    """A 64-bit key of this stage and tensor, the only source of randomness."""
+    round: int = 0
+    memory: Flat | None = None
+    """What this very stage (same line, same tensor) left for its next turn; None when there was none."""
+    left: Flat | None = None
+    """What it leaves for its next turn, if it sets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +119,8 @@ class Tally:
     """Bits a value sent."""
     side: float = 0.0
     """Bits besides the values: positions and scales."""
+    shape: tuple[int, ...] = ()
+    """As `Layout.shape`."""
 
     @property
     def nominal(self) -> float:
@@ -83,12 +132,17 @@ class Stage(ABC):
     """One step of a chain: a frozen record of pure functions. Its fields are its arguments in a codec line."""
 
     name: ClassVar[str]
-    takes: ClassVar[Kind]
-    gives: ClassVar[Kind]
+    takes: ClassVar[tuple[Kind, ...]]
+    gives: ClassVar[Kind | None]
+    """None for the kind that it took."""
+    family: ClassVar[str]
+    """``quantiser``, ``sparsifier``, ``transform``, ``factorisation``, ``entropy`` or ``plain``: where docs list it."""
     passes: ClassVar[float]
     """Passes that the encoder makes over the values it takes, for a device's cost model."""
     source: ClassVar[str]
     """Where it is described."""
+    example: ClassVar[str]
+    """How it is written at a sensible setting; docs and tests use it."""
     hands_on_non_finite: ClassVar[bool] = False
     """Whether it takes any reals, and gives reals that hold a NaN or an infinity whenever what it takes does."""
 
@@ -97,14 +151,26 @@ class Stage(ABC):
     def unbiased(self) -> bool:
         """Whether the expectation of what is decoded is what was encoded."""
 
+    def bound(self, layout: Layout) -> float:  # noqa: ARG002 - for those who have a guarantee
+        """The guarantee: the largest E ||decoded - x||^2 / ||x||^2 over all x of that layout; infinite for none.
+
+        Below 1 the stage is a contraction, with the constant 1 - bound.
+        """
+        return math.inf
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether the codes it gives have one for zero (`Layout.zero`), so that codes can be sparsified."""
+        return False
+
     @abstractmethod
-    def encode(self, plane: Plane, sink: Sink, key: int) -> Plane:
+    def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:
         """Turn a plane into the next, and write what `read` needs.
 
         Args:
-            plane: Of the kind this stage takes; its reals are finite, unless the stage hands on what is not.
+            plane: Of a kind this stage takes; its reals are finite, unless the stage hands on what is not.
             sink: Takes side information, by section.
-            key: A 64-bit key of this stage and tensor, the only source of randomness.
+            context: Key, round, and memory.
         """
 
     @abstractmethod

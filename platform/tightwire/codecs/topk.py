@@ -8,7 +8,7 @@ import numpy as np
 
 from tightwire.arrays import Flat, Ints
 from tightwire.codecs import kernels
-from tightwire.codecs.stage import Kind, Layout, Plane, Stage, Tally, Undo
+from tightwire.codecs.stage import Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
 from tightwire.errors import CodecError
 from tightwire.wire import indices
 from tightwire.wire.streams import Sink, Source
@@ -60,8 +60,10 @@ class TopK(Stage):
     """Kept fraction, in (0, 1]."""
 
     name: ClassVar[str] = "topk"
-    takes: ClassVar[Kind] = "reals"
-    gives: ClassVar[Kind] = "reals"
+    example: ClassVar[str] = "topk(0.1)"
+    takes: ClassVar[tuple[Kind, ...]] = ("reals",)
+    gives: ClassVar[Kind | None] = "reals"
+    family: ClassVar[str] = "sparsifier"
     passes: ClassVar[float] = 3.0
     hands_on_non_finite: ClassVar[bool] = True
     source: ClassVar[str] = "Stich et al. 2018, arXiv 1809.07599, definition 2.1"
@@ -75,6 +77,10 @@ class TopK(Stage):
         """Never, but where all are kept."""
         return self.density == 1
 
+    def bound(self, layout: Layout) -> float:
+        """The kept hold at least their share of the squared norm."""
+        return 1 - self.kept(layout.count) / layout.count
+
     @property
     def keeps(self) -> float:
         """The density."""
@@ -84,7 +90,7 @@ class TopK(Stage):
         """How many of `n` values, n > 0, are kept; halves round up."""
         return min(n, max(1, math.floor(self.density * n + 0.5)))
 
-    def encode(self, plane: Plane, sink: Sink, key: int) -> Plane:  # noqa: ARG002 - the interface's arguments
+    def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:  # noqa: ARG002 - the interface's arguments
         """Indices to the frame, kept values to the next stage."""
         n = plane.layout.count
         chosen, values = select(plane.data, self.kept(n))
@@ -96,8 +102,11 @@ class TopK(Stage):
         n = layout.count
         chosen = indices.read(self.kept(n), n, source)
 
-        def undo(plane: Plane, out: Flat | None) -> Plane:
-            values = np.empty(n, np.float32) if out is None else out
+        def undo(plane: Plane, target: Target | None) -> Plane:
+            if target is not None and target.weight is not None:
+                target.memory[chosen] += plane.data * target.weight
+                return Plane.reals(target.memory)
+            values = np.empty(n, np.float32) if target is None else target.memory
             values[:] = 0
             values[chosen] = plane.data
             return Plane.reals(values)
@@ -108,4 +117,4 @@ class TopK(Stage):
         """ceil(log2 n) bits a position, as the naive index would take."""
         k = self.kept(before.kept)
         positions = k * (before.kept - 1).bit_length() if k < before.kept else 0
-        return replace(before, kept=k, side=before.side + positions)
+        return replace(before, kept=k, side=before.side + positions, shape=())

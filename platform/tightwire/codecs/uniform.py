@@ -8,7 +8,7 @@ import numpy as np
 
 from tightwire.arrays import Bytes8, Flat
 from tightwire.codecs import kernels
-from tightwire.codecs.stage import Kind, Layout, Plane, Stage, Tally, Undo
+from tightwire.codecs.stage import Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
 from tightwire.errors import CodecError, FrameError
 from tightwire.wire import packing
 from tightwire.wire.streams import Sink, Source
@@ -76,8 +76,10 @@ class Uniform(Stage):
     rounding: Literal["stochastic", "nearest"] = "stochastic"
 
     name: ClassVar[str] = "uniform"
-    takes: ClassVar[Kind] = "reals"
-    gives: ClassVar[Kind] = "ints"
+    example: ClassVar[str] = "uniform(4)"
+    takes: ClassVar[tuple[Kind, ...]] = ("reals",)
+    gives: ClassVar[Kind | None] = "ints"
+    family: ClassVar[str] = "quantiser"
     passes: ClassVar[float] = 2.0
     source: ClassVar[str] = "Konecny et al. 2016, arXiv 1610.05492, section 3"
 
@@ -90,12 +92,12 @@ class Uniform(Stage):
         """With stochastic rounding."""
         return self.rounding == "stochastic"
 
-    def encode(self, plane: Plane, sink: Sink, key: int) -> Plane:
+    def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:
         """Eight bytes of range, and packed codes."""
         low, high = plane.extremes
         sink.write("scales", _RANGE.pack(low, high))
         affine = Affine.spanning(low, high, self.bits)
-        data = quantise(plane.data, affine, self.bits, key if self.rounding == "stochastic" else None)
+        data = quantise(plane.data, affine, self.bits, context.key if self.rounding == "stochastic" else None)
         return Plane(Layout("ints", plane.layout.count, self.bits), data)
 
     def read(self, layout: Layout, source: Source) -> tuple[Layout, Undo]:
@@ -107,8 +109,9 @@ class Uniform(Stage):
             raise FrameError("scales", f"a quantiser's range is empty, from {low} to {high}")
         affine = Affine.spanning(low, high, self.bits)
 
-        def undo(plane: Plane, out: Flat | None) -> Plane:
-            values = np.empty(layout.count, np.float32) if out is None else out
+        def undo(plane: Plane, target: Target | None) -> Plane:
+            into = target.memory if target is not None and target.weight is None else None
+            values = np.empty(layout.count, np.float32) if into is None else into
             words, tail = packing.split(plane.data, layout.count, self.bits)
             kernels.dequantise(words, tail, self.bits, affine.low, affine.step, values)
             return Plane.reals(values)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-SECTIONS = ("header", "scales", "indices", "tables", "codes", "check")
+SECTIONS = ("header", "scales", "indices", "tables", "codes", "plain", "check")
 """All parts of a frame. Every byte belongs to just one of them."""
 
 
@@ -20,13 +20,15 @@ class Sections:
     """Entropy models and the lengths of what they coded."""
     codes: int = 0
     """The values themselves."""
+    plain: int = 0
+    """Values of small tensors, which are sent as they are."""
     check: int = 0
     """The checksum."""
 
     @property
     def total(self) -> int:
         """Sum of all sections."""
-        return self.header + self.scales + self.indices + self.tables + self.codes + self.check
+        return self.header + self.scales + self.indices + self.tables + self.codes + self.plain + self.check
 
     def __add__(self, other: "Sections") -> "Sections":
         return Sections(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Sections)))
