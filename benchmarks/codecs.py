@@ -17,23 +17,47 @@ from functools import partial
 
 import numpy as np
 import torch
+import zstandard
 from rich.console import Console
 from rich.table import Table
 
 from tightwire.arrays import Flat
-from tightwire.codecs.codec import Codec, decode
+from tightwire.codecs.codec import Codec, decode, decode_add
 from tightwire.wire.schema import Schema
 
 LINES = (
     "none",
     "fp16",
     "bf16",
+    "fp8(e4m3)",
     "uniform(4)",
     "uniform(4, rounding=nearest)",
     "uniform(8)",
-    "uniform(4) | rans",
+    "uniform(4, bucket=512)",
+    "qsgd(4)",
+    "qsgd(4, norm=max, bucket=512)",
+    "terngrad",
+    "sign",
+    "onebit",
+    "natural",
+    "kmeans(4)",
+    "rotate",
+    "eden(1)",
+    "eden(4)",
+    "trellis(3) | rans",
     "topk(0.01)",
     "topk(0.1)",
+    "threshold(2)",
+    "randk(0.1)",
+    "dgc(0.01)",
+    "stc(0.01)",
+    "sketch(5, 1000)",
+    "uniform(4) | rans",
+    "uniform(4) | rans(adaptive)",
+    "uniform(4) | elias",
+    "uniform(4) | golomb",
+    "uniform(4) | runs",
+    "uniform(4) | zstd",
     "topk(0.01) | uniform(4) | rans",
 )
 
@@ -47,6 +71,8 @@ class Row:
     encode_ratio: float | None
     decode_gbps: float | None
     decode_ratio: float | None
+    add_ratio: float | None
+    """Of decoding and adding to a sum, `decode_add`."""
     bits: float | None
     """Bits a value on the wire."""
 
@@ -64,6 +90,16 @@ def numpy_uniform(values: Flat) -> tuple[object, ...]:
     return low, high, codes[::2] | codes[1::2] << 4
 
 
+def torch_int8(values: torch.Tensor) -> torch.Tensor:
+    """Eight bits, symmetric, rounded to nearest."""
+    return (values * (127 / values.abs().max())).round().to(torch.int8)
+
+
+def numpy_sign(values: Flat) -> tuple[object, ...]:
+    """One bit and the mean magnitude."""
+    return np.abs(values).mean(), np.packbits(values >= 0)
+
+
 def keep_freed_memory() -> None:
     """Have glibc reuse large blocks; other C libraries are left as they are."""
     library = ctypes.CDLL(None)
@@ -75,7 +111,7 @@ def keep_freed_memory() -> None:
 def measured(n: int, repeats: int) -> list[Row]:
     """All rows, on `n` Gaussian values."""
     values = np.random.default_rng(0).standard_normal(n, np.float32)
-    copy, out, schema = np.zeros_like(values), np.zeros_like(values), Schema.single(n)
+    copy, out, total, schema = *(np.zeros_like(values) for _ in range(3)), Schema.single(n)
     tensor = torch.from_numpy(values)
     work: dict[str, Callable[[], object]] = {"memcpy": partial(np.copyto, copy, values)}
     bits: dict[str, float] = {}
@@ -85,8 +121,13 @@ def measured(n: int, repeats: int) -> list[Row]:
         bits[line] = 8 * len(frame) / n
         work[f"encode {line}"] = partial(codec.encode, values, schema, key=1, round=0, client=0)
         work[f"decode {line}"] = partial(decode, frame, schema, out=out)
+        work[f"add {line}"] = partial(decode_add, frame, schema, total, weight=0.5)
     work["encode torch.topk 1 %"] = partial(torch_topk, tensor, max(1, n // 100))
+    work["encode torch fp16"] = tensor.half
+    work["encode torch int8"] = partial(torch_int8, tensor)
     work["encode numpy uniform 4 bit"] = partial(numpy_uniform, values)
+    work["encode numpy sign"] = partial(numpy_sign, values)
+    work["encode zstd of fp32"] = partial(zstandard.ZstdCompressor(level=1).compress, values.data.cast("B"))
     seconds = dict(zip(work, interleaved(list(work.values()), repeats), strict=True))
 
     def rate(name: str) -> tuple[float | None, float | None]:
@@ -94,9 +135,16 @@ def measured(n: int, repeats: int) -> list[Row]:
             return None, None
         return values.nbytes / 1e9 / seconds[name], seconds["memcpy"] / seconds[name]
 
-    names = ("memcpy", *LINES, "torch.topk 1 %", "numpy uniform 4 bit")
+    others = (name.removeprefix("encode ") for name in work if name.startswith("encode "))
+    names = ("memcpy", *LINES, *(name for name in others if name not in LINES))
     return [
-        Row(name, *rate("memcpy" if name == "memcpy" else f"encode {name}"), *rate(f"decode {name}"), bits.get(name))
+        Row(
+            name,
+            *rate("memcpy" if name == "memcpy" else f"encode {name}"),
+            *rate(f"decode {name}"),
+            rate(f"add {name}")[1],
+            bits.get(name),
+        )
         for name in names
     ]
 
@@ -115,10 +163,10 @@ def interleaved(work: list[Callable[[], object]], repeats: int) -> list[float]:
 def table(rows: list[Row], n: int) -> Table:
     """The rows for people."""
     result = Table(title=f"{n:,} float32 values, one core")
-    for column in ("codec", "encode GB/s", "x memcpy", "decode GB/s", "x memcpy", "bits a value"):
+    for column in ("codec", "encode GB/s", "x memcpy", "decode GB/s", "x memcpy", "add x memcpy", "bits a value"):
         result.add_column(column, justify="left" if column == "codec" else "right", no_wrap=True)
     for row in rows:
-        numbers = (row.encode_gbps, row.encode_ratio, row.decode_gbps, row.decode_ratio, row.bits)
+        numbers = (row.encode_gbps, row.encode_ratio, row.decode_gbps, row.decode_ratio, row.add_ratio, row.bits)
         result.add_row(row.name, *("" if number is None else f"{number:.3f}" for number in numbers))
     return result
 
@@ -136,7 +184,7 @@ def main() -> None:
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
-        Console(width=100).print(table(rows, options.values // 2 * 2))
+        Console(width=120).print(table(rows, options.values // 2 * 2))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from ray.actor import ActorClass, ActorProxy
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from tightwire.arrays import Flat
+from tightwire.codecs.codec import Memory
 from tightwire.config import Experiment
-from tightwire.federation.tasks import Broadcast, ClientTask
+from tightwire.federation.store import size
+from tightwire.federation.tasks import Broadcast, ClientTask, Offer
 from tightwire.learning.samples import FederatedData
 from tightwire.learning.torch_state import single_thread
 from tightwire.simulation import Parts
@@ -24,24 +25,34 @@ class ClientHostImpl:
 
     @ray.method
     def run(
-        self, broadcast: Broadcast, tasks: Sequence[ClientTask], owing: Sequence[int], *residuals: Flat
+        self, broadcast: Broadcast, tasks: Sequence[ClientTask], remembering: Sequence[int], *memories: Memory
     ) -> list[Any]:
         """Carry out one share.
 
         Args:
             broadcast: What every host needs; arrives through the object store.
             tasks: The share.
-            owing: The clients that `residuals` belong to, in their order.
-            residuals: What error feedback owes, each shape (parameters,).
+            remembering: The clients that `memories` belong to, in their order.
+            memories: What their codecs and error feedback remember.
 
         Returns:
-            1 + len(tasks) objects, each a return value of its own: the share's result with the clients that have a
-            new residual, then that residual, or None, for each task. They belong to the caller and outlive this host's
-            process; large ones do not outlive its machine.
+            1 + len(tasks) objects, each a return value of its own: the share's result with the bytes of each client's
+            new memory, of those that have one, then that memory, or None, for each task. They belong to the caller and
+            outlive this host's process; large ones do not outlive its machine.
         """
         with single_thread():
-            result, fresh = self._runner.run(broadcast, tasks, dict(zip(owing, residuals, strict=True)))
-        return [(result, tuple(fresh)), *(fresh.get(task.client) for task in tasks)]
+            known = dict(zip(remembering, memories, strict=True))
+            result, fresh = self._runner.run(broadcast, tasks, known, lambda memory: memory)
+        sizes = {client: size(memory) for client, memory in fresh.items()}
+        return [(result, sizes), *(fresh.get(task.client) for task in tasks)]
+
+    @ray.method
+    def offers(
+        self, broadcast: Broadcast, tasks: Sequence[ClientTask], remembering: Sequence[int], *memories: Memory
+    ) -> tuple[Offer, ...]:
+        """Have one share train and say its ranges; arguments as those of `run`."""
+        with single_thread():
+            return self._runner.offers(broadcast, tasks, dict(zip(remembering, memories, strict=True)))
 
 
 ClientHost: ActorClass[ClientHostImpl] = ray.remote(ClientHostImpl)

@@ -3,6 +3,7 @@
 import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import ray
@@ -18,14 +19,19 @@ from ray.exceptions import (
 )
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from tightwire.arrays import Flat, Ints
+from tightwire.arrays import Ints
+from tightwire.codecs.codec import Memory
 from tightwire.config import Experiment
 from tightwire.errors import TightwireError
-from tightwire.federation.tasks import Broadcast, ClientTask, ShareResult
+from tightwire.federation.store import MB, Kept, MemoryStore, size
+from tightwire.federation.tasks import Broadcast, ClientTask, Offer, ShareResult
 from tightwire.learning.samples import FederatedData
 from tightwire_actors.host import ClientHostImpl, spawn_client_host
 
-Residual: TypeAlias = "ray.ObjectRef[Flat]"
+Remembered: TypeAlias = "Kept | ray.ObjectRef[Memory]"
+
+SMALL = 100_000
+"""Bytes of arrays up to which the coordinator keeps a memory itself: Ray would keep it there too, without bound."""
 
 ATTEMPTS = 4
 """Hosts that may die over one share before the run gives up: such a share kills whoever takes it."""
@@ -57,9 +63,11 @@ class HostStartError(ClusterError):
 
 
 class MachineLostError(ClusterError):
-    """A machine of the cluster died with residuals that only it had."""
+    """A machine of the cluster died with clients' memories that only it had."""
 
-    def __init__(self, message: str = "a machine of the cluster died, and with it residuals of error feedback") -> None:
+    def __init__(
+        self, message: str = "a machine of the cluster died, and with it what clients remember, such as residuals"
+    ) -> None:
         super().__init__(message)
 
 
@@ -67,9 +75,10 @@ class RayPool:
     """Deals each cohort out to client hosts, one call a host a round; see `tightwire.federation.pool.Pool`.
 
     A host that dies is replaced and its share redone, with the same bits, since a host keeps nothing that the share's
-    result depends on. Residuals are objects that the caller owns. Ray keeps small ones (about 100 kB) in the caller's
-    memory, the others in the object store of the machine that made them: they survive the host's process, and not its
-    machine.
+    result depends on but trained updates, which it can train again. Clients' memories of up to `SMALL` bytes are kept
+    by the caller, and beyond ``hosts.memory_mb`` on its disk. Larger ones are Ray objects that the caller owns, in the
+    object store of the machine that made them, which Ray spills to that machine's disk when it is full: they survive
+    the host's process, and not its machine.
     """
 
     def __init__(
@@ -84,6 +93,8 @@ class RayPool:
         self._sizes: Ints = data.sizes
         self._data = ray.put(data)
         self._note = note
+        self._limit = round(config.hosts.memory_mb * MB)
+        self._store = MemoryStore(self._limit)
         self._room = placement_group([{"CPU": config.hosts.cpus}] * hosts)
         if not self._room.wait(ROOM_SECONDS):
             note("waiting for room on the cluster for the client hosts")
@@ -94,53 +105,53 @@ class RayPool:
         """Client hosts alive now."""
         return len(self._hosts)
 
+    def open(self, folder: Path) -> None:
+        """See `Pool.open`; `folder` takes what the coordinator keeps itself."""
+        self._store = MemoryStore(self._limit, folder)
+
+    def offers(
+        self, broadcast: Broadcast, tasks: Sequence[ClientTask], memories: Mapping[int, Remembered]
+    ) -> Iterator[tuple[Offer, ...]]:
+        """See `Pool.offers`; one share a host.
+
+        Raises:
+            ClusterError: As `run`.
+            TightwireError: Whatever a share raised.
+        """
+        for _, offers in self._share_out("offers", broadcast, tasks, memories):
+            yield offers
+
     def run(
-        self, broadcast: Broadcast, tasks: Sequence[ClientTask], residuals: Mapping[int, Residual]
-    ) -> Iterator[tuple[ShareResult, dict[int, Residual]]]:
+        self, broadcast: Broadcast, tasks: Sequence[ClientTask], memories: Mapping[int, Remembered]
+    ) -> Iterator[tuple[ShareResult, dict[int, Remembered]]]:
         """See `Pool.run`; one share a host.
 
         Raises:
             HostsLostError: Host after host died over the same share.
             HostStartError: A host's constructor raised.
-            MachineLostError: Residuals were lost with their machine.
+            MachineLostError: Memories were lost with their machine.
             TightwireError: Whatever a share raised.
         """
-        payload = ray.put(broadcast)
-        pending: dict[ray.ObjectRef[object], _Flight] = {}
-        for slot, share in enumerate(deal(tasks, self._sizes, len(self._hosts), self._config.hosts.clients_per_host)):
-            if share:
-                self._launch(_Flight(slot, share, 1), payload, residuals, pending)
-        while pending:
-            (done,), _ = ray.wait(list(pending), num_returns=1)
-            flight = pending.pop(done)
-            try:
-                result, fresh = ray.get(done)
-            except RayTaskError as error:
-                raise _raised(error) from None
-            except HOST_DIED as error:
-                self._replace(flight, broadcast.round, error)
-                again = _Flight(flight.slot, flight.share, flight.attempt + 1)
-                self._launch(again, payload, residuals, pending)
-                continue
-            yield (
-                result,
-                {
-                    task.client: ref
-                    for task, ref in zip(flight.share, flight.residuals, strict=True)
-                    if task.client in fresh
-                },
-            )
+        for flight, (result, sizes) in self._share_out("run", broadcast, tasks, memories):
+            refs = {
+                task.client: ref
+                for task, ref in zip(flight.share, flight.memories, strict=True)
+                if task.client in sizes
+            }
+            yield result, {client: self._adopt(ref, sizes[client]) for client, ref in refs.items()}
 
-    def put(self, residual: Flat) -> Residual:
+    def put(self, memory: Memory) -> Remembered:
         """See `Pool.put`."""
-        return ray.put(residual)
+        return self._store.put(memory) if size(memory) <= SMALL else ray.put(memory)
 
-    def get(self, handle: Residual) -> Flat:
+    def get(self, handle: Remembered) -> Memory:
         """See `Pool.get`.
 
         Raises:
             MachineLostError: It was lost with its machine.
         """
+        if isinstance(handle, Kept):
+            return self._store.get(handle)
         try:
             return ray.get(handle)
         except ObjectLostError:
@@ -151,7 +162,34 @@ class RayPool:
         for host in self._hosts:
             _kill(host)
         self._hosts = []
+        self._store.close()
         remove_placement_group(self._room)
+
+    def _adopt(self, ref: "ray.ObjectRef[Memory]", size: int) -> Remembered:
+        """A host's memory as this pool keeps it."""
+        return self._store.put(ray.get(ref)) if size <= SMALL else ref
+
+    def _share_out(
+        self, method: str, broadcast: Broadcast, tasks: Sequence[ClientTask], memories: Mapping[int, Remembered]
+    ) -> "Iterator[tuple[_Flight, Any]]":  # Any: what the method gives first
+        payload = ray.put(broadcast)
+        pending: dict[ray.ObjectRef[object], _Flight] = {}
+        for slot, share in enumerate(deal(tasks, self._sizes, len(self._hosts), self._config.hosts.clients_per_host)):
+            if share:
+                self._launch(_Flight(method, slot, share, 1), payload, memories, pending)
+        while pending:
+            (done,), _ = ray.wait(list(pending), num_returns=1)
+            flight = pending.pop(done)
+            try:
+                given = ray.get(done)
+            except RayTaskError as error:
+                raise _raised(error) from None
+            except HOST_DIED as error:
+                self._replace(flight, broadcast.round, error)
+                again = _Flight(method, flight.slot, flight.share, flight.attempt + 1)
+                self._launch(again, payload, memories, pending)
+                continue
+            yield flight, given
 
     def _spawn(self, slot: int) -> ActorProxy[ClientHostImpl]:
         return spawn_client_host(self._config, self._data, cpus=self._config.hosts.cpus, room=self._room, slot=slot)
@@ -160,14 +198,18 @@ class RayPool:
         self,
         flight: "_Flight",
         payload: "ray.ObjectRef[Broadcast]",
-        residuals: Mapping[int, Residual],
+        memories: Mapping[int, Remembered],
         pending: dict["ray.ObjectRef[object]", "_Flight"],
     ) -> None:
-        owing = [task.client for task in flight.share if task.client in residuals]
-        method: Any = self._hosts[flight.slot].run  # Any: ray's types know neither `options` nor several returns
-        call = method.options(num_returns=1 + len(flight.share))
-        first, *rest = call.remote(payload, flight.share, owing, *(residuals[client] for client in owing))
-        flight.residuals = rest
+        remembering = [task.client for task in flight.share if task.client in memories]
+        handles = [memories[client] for client in remembering]
+        known = [self._store.get(handle) if isinstance(handle, Kept) else handle for handle in handles]
+        # Any: ray's types know neither `options` nor several returns
+        method: Any = getattr(self._hosts[flight.slot], flight.method)
+        if flight.method == "run":
+            method = method.options(num_returns=1 + len(flight.share))
+        given = method.remote(payload, flight.share, remembering, *known)
+        first, *flight.memories = given if isinstance(given, list) else [given]
         pending[first] = flight
 
     def _replace(self, flight: "_Flight", round_: int, error: Exception) -> None:
@@ -188,13 +230,14 @@ class RayPool:
 class _Flight:
     """A share on its way."""
 
-    __slots__ = ("attempt", "residuals", "share", "slot")
+    __slots__ = ("attempt", "memories", "method", "share", "slot")
 
-    def __init__(self, slot: int, share: Sequence[ClientTask], attempt: int) -> None:
+    def __init__(self, method: str, slot: int, share: Sequence[ClientTask], attempt: int) -> None:
+        self.method = method
         self.slot = slot
         self.share = share
         self.attempt = attempt
-        self.residuals: list[Residual] = []
+        self.memories: list[ray.ObjectRef[Memory]] = []
 
 
 def _kill(host: ActorProxy[ClientHostImpl]) -> None:

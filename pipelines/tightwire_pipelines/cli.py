@@ -68,6 +68,23 @@ def preview(file: File, set_: Set = None, json_: Json = False) -> None:
 
 
 @app.command()
+def capture(
+    file: File,
+    round: Annotated[
+        list[int] | None, typer.Option(help="Save updates of this round; repeatable. By default 1 and 5.")
+    ] = None,
+    clients: Annotated[int, typer.Option(min=1, help="Updates to save a round.")] = 1,
+    set_: Set = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where they go.")] = Path("updates"),
+) -> None:
+    """Save real updates from a run, as .npy, for `tightwire codec plot` and `codec measure`."""
+    from tightwire_pipelines.capture import capture as save
+
+    for path in save(file, tuple(set_ or ()), tuple(round or (1, 5)), clients, out, Console(stderr=True)):
+        typer.echo(path)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of experiment files, for editors."""
     from tightwire.config import Experiment

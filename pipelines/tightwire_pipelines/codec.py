@@ -1,23 +1,35 @@
 """`tightwire codec`: the stages there are, and what a line of them costs and loses."""
 
+import importlib
 import json
+import re
+import sys
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from tightwire.arrays import Flat
 from tightwire.codecs.codec import Codec
+from tightwire.codecs.conformance import Subject, verdicts
+from tightwire.codecs.family import FAMILIES, guarantee
+from tightwire.codecs.frontier import CURVES, frontier
 from tightwire.codecs.grammar import example, signature
 from tightwire.codecs.measure import Measurement, measure
-from tightwire.codecs.registry import stages
-from tightwire.errors import CodecError, DataError
+from tightwire.codecs.registry import registered, stages
+from tightwire.codecs.stage import Stage
+from tightwire.errors import CodecError
 from tightwire.keys import generator
 from tightwire.wire.ledger import SECTIONS
+from tightwire_pipelines.capture import load_update
 
 app = typer.Typer(help="List codec stages and measure codec lines.", no_args_is_help=True)
 
@@ -27,13 +39,15 @@ _DEFAULT_VALUES = 1_000_000
 @app.command("list")
 def list_stages() -> None:
     """List the stages that a codec line can be made of."""
-    table = Table(title="Stages of codec lines, such as topk(0.1) | uniform(4) | rans; *.bias: fp16")
-    for column in ("stage", "takes", "gives", "guarantee", "source"):
-        table.add_column(column, no_wrap=column != "source")
-    for kind in stages().values():
-        guarantee = "unbiased" if example(kind).unbiased else "biased"
-        table.add_row(signature(kind), " or ".join(kind.takes), kind.gives or "the same", guarantee, kind.source)
-    Console().print(table)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print("Stages of codec lines, such as topk(0.1) | uniform(4) | rans; *.bias: fp16")
+    for family, heading in FAMILIES.items():
+        console.print(f"\n[bold]{heading}[/]")
+        for kind in stages().values():
+            if kind.family == family:
+                stage = example(kind)
+                console.print(f"  {escape(signature(kind))}")
+                console.print(f"      [dim]{guarantee(stage)}; {escape(kind.source)}[/]")
 
 
 @app.command("measure")
@@ -54,12 +68,107 @@ def measure_line(
         Console().print(_table(result))
 
 
+@app.command("plot")
+def plot_update(
+    update: Annotated[Path, typer.Argument(help="A .npy of floats, such as `tightwire capture` saves.")],
+    out: Annotated[Path | None, typer.Option(help="The picture; by default the .npy's name with .png.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the points as JSON.")] = False,
+) -> None:
+    """Draw rate against distortion of all codecs on an update of your own."""
+    from tightwire_pipelines.codec_plot import draw, envelope  # matplotlib takes a while to import
+
+    values, schema = load_update(update)
+    console = Console(stderr=True)
+    total = sum(len(curve.lines) for curve in CURVES)
+    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
+        task = progress.add_task("measuring", total=total)
+        points = frontier(values, schema, lambda line: progress.update(task, advance=1, description=line))
+    path = out or update.with_suffix(".png")
+    title = f"{update.name}: {values.size:,} values in {len(schema.tensors)} tensors"
+    draw(points, title, path)
+    if as_json:
+        typer.echo(json.dumps([asdict(point) for point in points], indent=2))
+        return
+    table = Table(title="Codecs that none of the others beats in both size and error", title_justify="left")
+    for column in ("codec", "bits a value", "NMSE"):
+        table.add_column(column, justify="left" if column == "codec" else "right")
+    for point in envelope(points):
+        table.add_row(point.line, f"{point.bits:.3f}", f"{point.nmse:.3g}")
+    Console().print(table)
+    typer.echo(f"{path}")
+
+
+@app.command("check")
+def check_stage(
+    target: Annotated[
+        str, typer.Argument(help='A stage, as package.module:Name, or a codec line such as "topk(0.1) | rans".')
+    ],
+    golden: Annotated[str | None, typer.Option(help="Digest that the frame of the known input must have.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Run the conformance suite on a stage of your own, or on any codec line; exit code 1 if a check fails."""
+    with ExitStack() as stack:
+        line = target
+        if _TARGET.fullmatch(target):
+            stage = _imported(target)
+            stack.enter_context(registered(type(stage)))
+            line = str(stage) if "reals" in stage.takes else f"uniform(4) | {stage}"
+        subject = Subject(str(Codec.parse(line)), golden)
+        results = verdicts(subject)
+        digest = subject.digest if all(not result.failure for result in results) else None
+    failed = [result for result in results if result.failure]
+    if as_json:
+        found = {"codec": line, "golden": digest, "checks": [asdict(result) for result in results]}
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        table = Table("check", "", "what it says, or what was found", title=f"{line}", title_justify="left")
+        for result in results:
+            verdict = "[red]fails[/red]" if result.failure else "holds"
+            table.add_row(result.check, verdict, escape(result.failure or result.says))
+        Console().print(table)
+        typer.echo(
+            f"{len(failed)} of {len(results)} checks fail"
+            if failed
+            else f"all {len(results)} checks hold; pin the format with --golden {digest}"
+        )
+    if failed:
+        raise typer.Exit(1)
+
+
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def _imported(target: str) -> Stage:
+    """The stage that `target` names, or the one that its class gives as an example."""
+    where, _, name = target.partition(":")
+    sys.path.insert(0, str(Path.cwd()))  # a stage under development is rarely installed
+    try:
+        found: object = reduce(getattr, name.split("."), importlib.import_module(where))
+    except Exception as error:
+        raise CodecError(f"{target} cannot be imported: {type(error).__name__}: {error}") from None
+    finally:
+        sys.path.pop(0)
+    if isinstance(found, type) and issubclass(found, Stage):
+        missing = [
+            name
+            for name in ("name", "takes", "gives", "family", "passes", "source", "example")
+            if not hasattr(found, name)
+        ]
+        if missing:
+            raise CodecError(f"{target} lacks the class variables {', '.join(missing)} of tightwire.codecs.stage.Stage")
+        with registered(found):
+            return example(found)
+    if not isinstance(found, Stage):
+        raise CodecError(f"{target} must be a tightwire.codecs.stage.Stage or a subclass, got {type(found).__name__}")
+    return found
+
+
 def _values(gaussian: int | None, laplace: int | None, path: Path | None) -> Flat:
     given = [choice for choice in (gaussian, laplace, path) if choice is not None]
     if len(given) > 1:
         raise CodecError("--gaussian, --laplace and --input exclude each other; give one")
     if path is not None:
-        return _load(path)
+        return load_update(path)[0]
     count = laplace if laplace is not None else gaussian if gaussian is not None else _DEFAULT_VALUES
     if count < 1:
         raise CodecError(f"measuring wants at least one value, got {count}")
@@ -67,17 +176,6 @@ def _values(gaussian: int | None, laplace: int | None, path: Path | None) -> Fla
     if laplace is not None:
         return random.laplace(size=count).astype(np.float32)
     return random.standard_normal(count, np.float32)
-
-
-def _load(path: Path) -> Flat:
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as .npy: {error}") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
-        raise DataError(f"{path} must hold one array of floats, got {getattr(values, 'dtype', 'an archive')}")
-    with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite
-        return np.ascontiguousarray(values, np.float32).reshape(-1)
 
 
 def _table(result: Measurement) -> Table:

@@ -15,25 +15,31 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from pydantic_core import ErrorDetails
 
 from tightwire.codecs.codec import Codec
+from tightwire.codecs.feedback import Classic, Dgc, Ef21, Feedback, Forget
 from tightwire.devices.links import Link
 from tightwire.devices.participation import Participation
 from tightwire.devices.population import Population
 from tightwire.devices.tiers import tier
 from tightwire.errors import CodecError, ConfigError
+from tightwire.federation.joint import has_joint, joint_of
 from tightwire.learning.data import AnyData, Digits
 from tightwire.learning.models import AnyModel, Mlp
 from tightwire.learning.partition import AnyPartition, Dirichlet
 from tightwire.learning.training import Training
-from tightwire.policies import AnyPolicy, Budget, Tiered
+from tightwire.policies import AnyPolicy, Budget, Fixed, Tiered
 from tightwire.spec import Spec
 
 
 class Wire(Spec):
     """What both directions of the wire have in common, and the downlink's codec."""
 
-    feedback: Literal["none", "classic"] = "classic"
+    feedback: Literal["none", "classic", "ef21", "dgc"] = "classic"
     """Error feedback of the clients: `classic` keeps what compression lost as a residual and adds it to the next
-    update (Seide et al. 2014; Karimireddy et al. 2019); `none` forgets it."""
+    update (Seide et al. 2014; Karimireddy et al. 2019); `ef21` sends changes of a shift that follows the updates, of
+    which the server keeps the mean over all clients (Richtarik et al. 2021); `dgc` corrects classic feedback for
+    momentum (Lin et al. 2018); `none` forgets what was lost."""
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+    """Momentum factor of `dgc`; null takes 0.9 there, and nothing else has one."""
     downlink: str = "none"
     """Codec line for the model on its way to the clients; `none` sends it whole in fp32."""
 
@@ -44,6 +50,28 @@ class Wire(Spec):
             return str(Codec.parse(line))
         except CodecError as error:
             raise ValueError(str(error)) from error
+
+    @field_validator("downlink")
+    @classmethod
+    def _nothing_to_agree_on(cls, line: str) -> str:
+        if has_joint(line):
+            raise ValueError("the stage joint is for uploads, whose senders share a range; use uniform")
+        return line
+
+    @model_validator(mode="after")
+    def _momentum_is_used(self) -> "Wire":
+        if self.momentum is not None and self.feedback != "dgc":
+            raise ValueError(
+                f"momentum is {self.momentum:g}, but feedback is {self.feedback!r}; momentum belongs to feedback: dgc, "
+                "leave it out elsewhere"
+            )
+        return self
+
+    def variant(self) -> Feedback:
+        """The variant of error feedback that is meant."""
+        if self.feedback == "dgc":
+            return Dgc(0.9 if self.momentum is None else self.momentum)
+        return {"none": Forget(), "classic": Classic(), "ef21": Ef21()}[self.feedback]
 
 
 class Server(Spec):
@@ -65,6 +93,10 @@ class Hosts(Spec):
     1 gives each client of the cohort an actor of its own."""
     cpus: float = Field(default=1.0, gt=0)
     """CPUs that each host reserves on the cluster."""
+    memory_mb: float = Field(default=1024.0, ge=0)
+    """MB (10^6 bytes) of clients' codec memories, such as residuals, that a process keeps in RAM; the rest is spilled
+    to the run's folder. On Ray this is about memories of up to 100 kB, which the coordinator keeps; larger ones are in
+    Ray's object store, which spills by itself."""
 
 
 class Checkpoints(Spec):
@@ -126,6 +158,24 @@ class Experiment(Spec):
                 tier(name)
             except ConfigError as error:
                 raise ValueError(f"policy.codecs: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _joint_is_for_all(self) -> "Experiment":
+        """`joint` needs one codec line that all clients of all rounds send with."""
+        policy = self.policy
+        if isinstance(policy, Tiered):
+            for line in (policy.default, *policy.codecs.values()):
+                if has_joint(line):
+                    raise ValueError(
+                        f"policy.codecs: `{line}` has the stage joint, whose range all clients of a round share, but "
+                        "policy tiered changes codec lines; use policy fixed"
+                    )
+        if isinstance(policy, Fixed):
+            try:
+                joint_of(policy.codec)
+            except ConfigError as error:
+                raise ValueError(f"policy.codec: {error}") from None
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from tightwire.devices.memory import refusal
 from tightwire.federation.pool import InProcessPool
 from tightwire.federation.records import RoundRecord
 from tightwire.federation.server import ServerState
+from tightwire.federation.store import Kept
 from tightwire.keys import generator
 from tightwire.learning.flat import FlatModel
 from tightwire.learning.training import Job, Trained, Training
@@ -52,7 +53,7 @@ def preview(parts: Parts, progress: Callable[[RoundRecord], None]) -> Preview:
     server = parts.server(pool, evaluating=False)
     cost = parts.model.schema.size * config.participation.cohort
     simulated = min(config.rounds, max(3, BUDGET // cost))
-    state: ServerState[Flat] = parts.start()
+    state: ServerState[Kept] = parts.start()
     records: list[RoundRecord] = []
     for _ in range(simulated):
         state, result = server.step(state)

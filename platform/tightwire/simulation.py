@@ -4,6 +4,7 @@ Knows nothing of Ray: whoever calls it hands in the pool, in process or not.
 """
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +19,16 @@ from tightwire.config import Experiment
 from tightwire.devices.memory import training_memory
 from tightwire.errors import CheckpointError, ConfigError, LedgerError
 from tightwire.federation.checkpoint import Checkpoints
-from tightwire.federation.client import ClientRunner, ClientSetup, Trainer
+from tightwire.federation.client import ClientRunner
 from tightwire.federation.digest import digest
 from tightwire.federation.downlink import Downlink
+from tightwire.federation.joint import Ranges, joint_of
 from tightwire.federation.pool import Handle, Pool
 from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord, Summary
 from tightwire.federation.server import RoundResult, Server, ServerSetup, ServerState, with_wall
+from tightwire.federation.store import MB
 from tightwire.federation.tables import write_rows_atomically
+from tightwire.federation.turn import ClientSetup, Trainer
 from tightwire.learning.cost import TrainingCost, training_cost
 from tightwire.learning.flat import FlatModel
 from tightwire.learning.samples import FederatedData
@@ -94,8 +98,10 @@ class Parts:
                 population=config.population,
                 link=config.link,
                 policy=config.policy,
-                feedback=config.wire.feedback,
+                feedback=config.wire.variant(),
+                ranges=self._ranges(),
                 deadline=config.deadline,
+                memory_limit=round(config.hosts.memory_mb * MB),
             )
         )
 
@@ -110,6 +116,8 @@ class Parts:
             population=config.population,
             policy=config.policy,
             downlink=Downlink(config.wire.downlink, schema, config.seed),
+            ranges=self._ranges(),
+            accumulates=config.wire.variant().accumulates,
             deadline=config.deadline,
             lr=config.server.lr,
             memory_needed=self.memory_needed,
@@ -118,6 +126,11 @@ class Parts:
             evaluate=self._evaluate if evaluating else _never,
         )
         return Server(setup, pool)
+
+    def _ranges(self) -> Ranges | None:
+        policy = self.config.policy
+        codec = joint_of(policy.codec) if isinstance(policy, Fixed) else None
+        return None if codec is None else Ranges(codec, self.model.schema)
 
     def memory_needed(self, samples: int) -> int:
         """Bytes that training takes on the device of a client with so many samples."""
@@ -207,7 +220,13 @@ class Simulation(Generic[Handle]):
             LedgerError: The run's bill does not add up.
         """
         with self._folder.locked():
-            return self._run(info, stopping)
+            scratch = self._folder.path / "scratch"
+            shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+            self._pool.open(scratch)
+            try:
+                return self._run(info, stopping)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
 
     def _run(self, info: RunInfo, stopping: Callable[[], bool]) -> Ended:
         self._tracker.start(info)

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,6 +17,7 @@ from tightwire.simulation import Parts
 from tightwire_actors.pool import HostsLostError, HostStartError, MachineLostError, RayPool, _raised
 
 FIXED = {"name": "fixed", "codec": "topk(0.1) | uniform(4) | rans"}
+JOINT = {"name": "fixed", "codec": "joint(6) | rans"}
 
 
 def on_ray(config: Experiment, folder: Path, *, hosts: int, listener: Quiet | None = None) -> str:
@@ -32,7 +34,7 @@ def hosts_at_work() -> list[int]:
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
         title = " ".join(process.info["cmdline"] or [])
-        if title.startswith("ray::ClientHostImpl.run"):
+        if title.startswith(("ray::ClientHostImpl.run", "ray::ClientHostImpl.offers")):
             found.append(int(process.info["pid"]))
     return found
 
@@ -66,8 +68,26 @@ class Killer(threading.Thread):
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_host_killed_at_work_is_replaced_and_its_share_redone_with_the_same_bits(tmp_path: Path) -> None:
-    config = small(policy=FIXED, rounds=8, training={"epochs": 60, "batch": 2, "lr": 0.02})
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"policy": JOINT, "wire": {"feedback": "ef21"}},
+        {"policy": FIXED, "wire": {"feedback": "dgc"}, "hosts": {"memory_mb": 0.006}},
+        {"policy": FIXED, "model": {"name": "mlp", "hidden": [600]}},
+    ],
+    ids=["joint ranges", "spilled by the coordinator", "memories as objects"],
+)
+def test_memories_and_agreements_give_the_in_process_digest(tmp_path: Path, changes: dict[str, Any]) -> None:
+    config = small(**changes)
+    assert on_ray(config, tmp_path / "ray", hosts=2) == digest_of(run_here(config, tmp_path / "here"))
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("policy", [FIXED, JOINT], ids=["fixed", "joint"])
+def test_a_host_killed_at_work_is_replaced_and_its_share_redone_with_the_same_bits(
+    tmp_path: Path, policy: dict[str, str]
+) -> None:
+    config = small(policy=policy, rounds=8, training={"epochs": 60, "batch": 2, "lr": 0.02})
     listener = Quiet()
     killer = Killer(kills=2)
     killer.start()

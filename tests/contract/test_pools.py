@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from scenarios import digest_of, run_here, small
-from tightwire.arrays import Flat
 from tightwire.config import Experiment
 from tightwire.federation.pool import InProcessPool
-from tightwire.federation.tasks import Broadcast, ClientTask, ShareResult
+from tightwire.federation.store import Kept
+from tightwire.federation.tasks import Broadcast, ClientTask, Offer, ShareResult
 from tightwire.simulation import Parts
 
 
@@ -21,15 +21,22 @@ class ScatteredPool(InProcessPool):
         self._shares = shares
 
     def run(
-        self, broadcast: Broadcast, tasks: Sequence[ClientTask], residuals: Mapping[int, Flat]
-    ) -> Iterator[tuple[ShareResult, dict[int, Flat]]]:
+        self, broadcast: Broadcast, tasks: Sequence[ClientTask], memories: Mapping[int, Kept]
+    ) -> Iterator[tuple[ShareResult, dict[int, Kept]]]:
         for share in reversed(range(self._shares)):
-            yield from super().run(broadcast, tasks[share :: self._shares], residuals)
+            yield from super().run(broadcast, tasks[share :: self._shares], memories)
+
+    def offers(
+        self, broadcast: Broadcast, tasks: Sequence[ClientTask], memories: Mapping[int, Kept]
+    ) -> Iterator[tuple[Offer, ...]]:
+        for share in reversed(range(self._shares)):
+            yield from super().offers(broadcast, tasks[share :: self._shares], memories)
 
 
 POLICIES = {
     "budget": {"name": "budget"},
     "fixed": {"name": "fixed", "codec": "topk(0.1) | uniform(4) | rans"},
+    "joint": {"name": "fixed", "codec": "joint(6) | rans"},
 }
 
 
@@ -39,6 +46,15 @@ def test_any_split_of_the_work_gives_the_same_digest(tmp_path: Path, policy: str
     config = small(policy=POLICIES[policy])
     alone = run_here(config, tmp_path / "alone")
     scattered = run_here(config, tmp_path / "scattered", pool=ScatteredPool(config, shares))
+    assert digest_of(alone) == digest_of(scattered)
+
+
+@pytest.mark.parametrize("feedback", ["ef21", "dgc"])
+def test_any_split_gives_the_same_digest_with_other_feedback_and_joint_ranges(tmp_path: Path, feedback: str) -> None:
+    late = {"deadline": 2.0, "participation": {"cohort": 8, "over": 0.25, "drop": 0.2}}
+    config = small(policy=POLICIES["joint"], wire={"feedback": feedback}, **late)
+    alone = run_here(config, tmp_path / "alone")
+    scattered = run_here(config, tmp_path / "scattered", pool=ScatteredPool(config, 3))
     assert digest_of(alone) == digest_of(scattered)
 
 

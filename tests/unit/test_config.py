@@ -65,6 +65,18 @@ def test_an_override_of_a_sections_name_starts_the_section_anew(tmp_path: Path) 
         ("policy: {name: tiered, codecs: {sensor-lorra: none}}", "sensor-lorra"),
         ("participation: {cohort: 500}", "participation.cohort is 500, more than population.clients = 100"),
         ("wire: {downlink: 'unifrom(4)'}", "wire.downlink: "),
+        (
+            "wire: {feedback: ef22}",
+            "wire.feedback: Input should be 'none', 'classic', 'ef21' or 'dgc' (received 'ef22')",
+        ),
+        (
+            "wire: {momentum: 0.5}",
+            "wire: momentum is 0.5, but feedback is 'classic'; momentum belongs to feedback: dgc",
+        ),
+        ("wire: {feedback: dgc, momentum: 1}", "wire.momentum: Input should be less than 1 (received 1)"),
+        ("wire: {downlink: joint(8)}", "wire.downlink: the stage joint is for uploads, whose senders share a range"),
+        ("policy: {name: fixed, codec: 'topk(0.1) | joint(8)'}", "only flatten may stand before it"),
+        ("hosts: {memory_mb: -1}", "hosts.memory_mb: Input should be greater than or equal to 0 (received -1)"),
         ("- 1\n- 2", "holds a list at its top"),
         ("a: [", "is not valid YAML"),
     ],

@@ -17,6 +17,7 @@ from tightwire.errors import ClientError, ConfigError, LedgerError
 from tightwire.federation.pool import InProcessPool
 from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord
 from tightwire.federation.server import ServerState
+from tightwire.federation.store import Kept
 from tightwire.federation.tables import read_rows
 from tightwire.learning.flat import FlatModel
 from tightwire.learning.training import Job, Trained, Training, train
@@ -170,7 +171,7 @@ def test_a_policy_is_told_what_became_of_its_decisions() -> None:
 def test_lossless_codecs_leave_no_residual_behind() -> None:
     parts = Parts.load(small(policy={"name": "fixed", "codec": "none"}))
     state, _ = parts.server(InProcessPool(parts.runner())).step(parts.start())
-    assert state.residuals == {}
+    assert state.memories == {}
 
 
 def test_an_error_in_the_users_model_says_round_client_and_stage(tmp_path: Path) -> None:
@@ -199,18 +200,18 @@ def test_drop_outs_waste_their_upload_and_keep_their_old_residual() -> None:
     config = small(policy=FIXED, participation={"cohort": 8, "drop": 0.5}, deadline=None)
     parts = Parts.load(config)
     server = parts.server(InProcessPool(parts.runner()))
-    state: ServerState[Flat] = parts.start()
+    state: ServerState[Kept] = parts.start()
     seen_lost = False
     for _ in range(4):
-        before = state.residuals
+        before = state.memories
         state, result = server.step(state)
         used = {row.client for row in result.ledger if row.status == "used" and row.direction == "up"}
         for row in result.ledger:
             if row.direction == "up" and row.status == "lost":
                 seen_lost = True
-                assert state.residuals.get(row.client) is before.get(row.client)
+                assert state.memories.get(row.client) is before.get(row.client)
         for client in before.keys() - used:
-            assert state.residuals[client] is before[client], "a residual is kept while its client skips rounds"
+            assert state.memories[client] is before[client], "a residual is kept while its client skips rounds"
     assert seen_lost
 
 

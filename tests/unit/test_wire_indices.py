@@ -51,7 +51,7 @@ def test_all_kept_costs_nothing() -> None:
 
 def test_unary_equals_its_twin() -> None:
     quotients = np.random.default_rng(0).geometric(0.3, 1000) - 1
-    np.testing.assert_array_equal(indices.unary(quotients), twins.unary(quotients))
+    np.testing.assert_array_equal(indices.unary(quotients.astype(np.uint32)), twins.unary(quotients))
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,30 @@ def test_impossible_indices_are_refused(data: bytes, k: int, n: int) -> None:
     with pytest.raises(FrameError) as error:
         indices.read(k, n, Source(memoryview(data)))
     assert error.value.reason in {"indices", "truncated"}
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 100])
+def test_bits_that_are_set_are_found_wherever_the_bytes_lie(size: int) -> None:
+    data = np.random.default_rng(size).integers(0, 256, size + 3, dtype=np.uint8)
+    for start in range(3):
+        marks = data[start : start + size]
+        wanted = np.flatnonzero(np.unpackbits(marks, bitorder="little"))
+        for k in {0, 1, wanted.size // 2, wanted.size} if wanted.size else {0}:
+            np.testing.assert_array_equal(indices.set_bits(marks, k), wanted[:k])
+
+
+@pytest.mark.parametrize("bits", [0, 3, 31])
+def test_gaps_beyond_everything_are_refused_and_do_not_wrap(bits: int) -> None:
+    for quotient in (1, 2**10, 2**16):
+        wire = bytes([2 + bits]) + bytes((bits + 7) // 8) + bytes(quotient // 8) + bytes([1 << quotient % 8])
+        with pytest.raises(FrameError) as error:
+            indices.read(1, min(quotient << bits, 2**32 - 1), Source(memoryview(wire)))
+        assert error.value.reason == "indices"
+        assert indices.read(1, (quotient << bits) + 1, Source(memoryview(wire))).tolist() == [quotient << bits]
+
+
+def test_a_bitmap_with_one_bit_more_or_less_is_refused() -> None:
+    wire = bytearray(written(drawn(800, 600, 0), 800))
+    wire[50] ^= 8
+    with pytest.raises(FrameError, match="600 increasing numbers below 800"):
+        indices.read(600, 800, Source(memoryview(wire)))

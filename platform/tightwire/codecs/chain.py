@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from tightwire.arrays import Flat
 from tightwire.codecs.flatten import Flatten
@@ -90,7 +91,7 @@ class Chain:
             tally = stage.tally(tally)
         return tally
 
-    @property
+    @cached_property
     def _whole(self) -> tuple[Stage, ...]:
         """The stages as they run: real values at the end go out as float32."""
         return (*self.stages, Plain()) if _given(self.stages) == "reals" else self.stages
@@ -132,13 +133,11 @@ class Chain:
                 raise CodecError(
                     f"tensor {part.position} holds a NaN or an infinity; only finite updates can be encoded"
                 )
-            name = slot(part, position, stage)
-            context = Context(
-                derive(key, f"stage {position} of tensor {part.position}"), round, memory.get(name) if memory else None
-            )
+            recalled = memory.get(slot(part, position, stage)) if memory else None
+            context = Context(derive(key, f"stage {position} of tensor {part.position}"), round, recalled)
             planes.append(stage.encode(plane, sink, context))
             if context.left is not None:
-                left[name] = context.left
+                left[slot(part, position, stage)] = context.left
         sink.write(section, planes[-1].data)
         return planes, left
 

@@ -12,7 +12,8 @@ from tightwire.arrays import Flat
 from tightwire.codecs import grammar
 from tightwire.codecs.chain import Chain, Part
 from tightwire.codecs.floats import Plain
-from tightwire.codecs.stage import Plane, Tally, Target
+from tightwire.codecs.registry import stages
+from tightwire.codecs.stage import Plane, Stage, Tally, Target
 from tightwire.errors import CodecError, FrameError, LedgerError
 from tightwire.wire.frame import Header, envelope_length, seal, unseal
 from tightwire.wire.ledger import Sections
@@ -53,7 +54,7 @@ class Codec:
         Raises:
             CodecError: With the column of what is wrong.
         """
-        return _parse(line)
+        return _parse(line, tuple(stages().values()))
 
     def __str__(self) -> str:
         return "; ".join((str(self.default), *(f"{pattern}: {chain}" for pattern, chain in self.rules)))
@@ -90,7 +91,7 @@ class Codec:
 
     def nominal_bits(self, schema: Schema) -> float:
         """Bits that a paper would count for an update: values, naive positions and scales, no header and no table."""
-        return sum(tally.nominal for tally in self._tallies(schema))
+        return _nominal_bits(self, schema)
 
     def bits(self, schema: Schema) -> float:
         """Quantiser bits a kept value, mean over all kept values of an update; 0 where there are none."""
@@ -197,24 +198,33 @@ class Piece:
             start = end
 
 
+@lru_cache(maxsize=4096)
+def _nominal_bits(codec: Codec, schema: Schema) -> float:
+    return sum(piece.chain.tally(piece.part.shape).nominal for piece in codec.pieces(schema))
+
+
 _PLAIN = Chain((Plain(),))
 SMALL = 10_000
 """Tensors of so many values are never small."""
 
 
-def small(schema: Schema) -> int:
+def small(size: int) -> int:
     """Tensors with fewer values than this are sent plain, unless a rule names them or their chain is flattened.
 
     Networks hold many tensors, such as biases and norms, whose compression would save next to nothing and whose errors
     weigh much. QSGD leaves tensors of fewer than 10,000 values as they are, and notes that more than 99 % of all values
-    remain (Alistarh et al. 2017, arXiv 1610.02132, section 5); models of federated learning are smaller, so a small
-    tensor must also hold less than 0.1 % of the update.
+    are quantised all the same (Alistarh et al. 2017, arXiv 1610.02132, section 5). Models of federated learning are
+    smaller, so a small tensor must also hold less than 0.1 % of the update.
+
+    Args:
+        size: Values of the whole update.
     """
-    return min(SMALL, -(-schema.size // 1000))
+    return min(SMALL, -(-size // 1000))
 
 
 @lru_cache(maxsize=4096)
 def _pieces(codec: Codec, schema: Schema) -> tuple[Piece, ...]:
+    least = small(schema.size)
     members: dict[object, list[int]] = {}
     chains: dict[object, Chain] = {}
     sections: dict[object, str] = {}
@@ -224,7 +234,7 @@ def _pieces(codec: Codec, schema: Schema) -> tuple[Piece, ...]:
         rule = next((at for at, (pattern, _) in enumerate(codec.rules) if fnmatchcase(tensor.name, pattern)), None)
         chain = codec.default if rule is None else codec.rules[rule][1]
         key: object = ("flattened", rule) if chain.flattens else position
-        plain = rule is None and not chain.flattens and not chain.plain and tensor.size < small(schema)
+        plain = rule is None and not chain.flattens and not chain.plain and tensor.size < least
         members.setdefault(key, []).append(position)
         chains[key] = _PLAIN if plain else chain
         sections[key] = "plain" if plain else "codes"
@@ -244,7 +254,7 @@ def _pieces(codec: Codec, schema: Schema) -> tuple[Piece, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _parse(line: str) -> Codec:
+def _parse(line: str, known: tuple[type[Stage], ...]) -> Codec:  # noqa: ARG001 - what a line means depends on them
     return Codec(*grammar.parse(line))
 
 

@@ -1,15 +1,33 @@
 """Stages that send every real as a float of its own."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from tightwire.arrays import AnyArray
+from tightwire.arrays import AnyArray, Flat
+from tightwire.codecs import float_kernels
 from tightwire.codecs.stage import Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
 from tightwire.errors import FrameError
 from tightwire.wire.streams import Sink, Source
+
+Rounding = Literal["nearest", "stochastic"]
+
+_INFINITE = 0x7F800000
+_INFINITE_HALF = 0x7C00
+_INFINITE_BRAIN = 0x7F80
+
+
+def keys_of(context: Context) -> tuple[np.uint32, np.uint32]:
+    """The key of `tightwire.codecs.kernels.noise`, as its two words."""
+    return np.uint32(context.key & 0xFFFFFFFF), np.uint32(context.key >> 32)
+
+
+def landing(count: int, target: Target | None) -> tuple[Flat, np.float32 | None]:
+    """Where a kernel writes `count` values, and the weight with which it adds them, or None where it replaces."""
+    return (np.empty(count, np.float32), None) if target is None else (target.memory, target.weight)
 
 
 def _sent(raw: AnyArray) -> Plane:
@@ -17,16 +35,16 @@ def _sent(raw: AnyArray) -> Plane:
     return Plane(Layout("bytes", data.size, 8), data)
 
 
-def _received(width: int, layout: Layout, widen: Callable[[AnyArray], AnyArray]) -> tuple[Layout, Undo]:
-    def undo(plane: Plane, target: Target | None) -> Plane:
-        into = target is not None and target.weight is None
-        values = Plane.reals(target.memory if target is not None and into else np.empty(layout.count, np.float32))
-        values.data[:] = widen(plane.data)
-        if not np.isfinite(values.extremes).all():
-            raise FrameError("non-finite", "the frame holds a NaN or an infinity")
-        return values
+def _received(layout: Layout, width: str, widen: Callable[..., Any], infinite: int) -> tuple[Layout, Undo]:
+    """The layout of floats of NumPy's type `width`, and the undo by the kernel `widen`, which returns the largest."""
 
-    return Layout("bytes", layout.count * width, 8), undo
+    def undo(plane: Plane, target: Target | None) -> Plane:
+        values, weight = landing(layout.count, target)
+        if widen(plane.data.view(width), values, weight) >= infinite:
+            raise FrameError("non-finite", "the frame holds a NaN or an infinity")
+        return Plane.reals(values)
+
+    return Layout("bytes", layout.count * np.dtype(width).itemsize, 8), undo
 
 
 @dataclass(frozen=True)
@@ -46,13 +64,17 @@ class Plain(Stage):
         """Always: it is exact."""
         return True
 
+    def bound(self, layout: Layout) -> float:  # noqa: ARG002 - the interface's arguments
+        """Nothing is lost."""
+        return 0.0
+
     def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:  # noqa: ARG002 - the interface's arguments
         """Little-endian float32."""
-        return _sent(plane.data.astype("<f4", copy=False))
+        return _sent(plane.data)
 
     def read(self, layout: Layout, source: Source) -> tuple[Layout, Undo]:  # noqa: ARG002 - as above
         """Four bytes a value."""
-        return _received(4, layout, lambda data: data.view("<f4"))
+        return _received(layout, "u4", float_kernels.deliver, _INFINITE)
 
     def tally(self, before: Tally) -> Tally:
         """32 bits a value."""
@@ -61,29 +83,44 @@ class Plain(Stage):
 
 @dataclass(frozen=True)
 class Half(Stage):
-    """Float16, rounded to nearest even, values beyond 65504 cut to it: 16 bits a value, relative error 2**-11."""
+    """Float16: 16 bits a value, 11 of them mantissa; values beyond 65504 are cut to it.
+
+    Rounding to the nearest, ties to even, errs by at most 2**-11 of a value from 2**-14 on, by 2**-25 below. Stochastic
+    rounding goes up with the probability of what is lost; it is unbiased for values within the range, and errs by up
+    to twice as much.
+    """
+
+    rounding: Rounding = "nearest"
 
     name: ClassVar[str] = "fp16"
     example: ClassVar[str] = "fp16"
     takes: ClassVar[tuple[Kind, ...]] = ("reals",)
     gives: ClassVar[Kind | None] = "bytes"
-    family: ClassVar[str] = "plain"
+    family: ClassVar[str] = "quantiser"
     passes: ClassVar[float] = 1.0
-    source: ClassVar[str] = "IEEE 754 binary16"
+    source: ClassVar[str] = "IEEE 754 binary16; Gupta et al. 2015, arXiv 1502.02551, section 3.1 (stochastic rounding)"
 
     @property
     def unbiased(self) -> bool:
-        """Never: it rounds to nearest."""
-        return False
+        """With stochastic rounding, for values up to 65504."""
+        return self.rounding == "stochastic"
+
+    def bound(self, layout: Layout) -> float:  # noqa: ARG002 - the interface's arguments
+        """To the nearest no value errs by more than itself, and tiny ones are lost; tiny ones rounded up have none."""
+        return 1.0 if self.rounding == "nearest" else math.inf
 
     def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:  # noqa: ARG002 - the interface's arguments
         """Little-endian float16."""
-        largest = np.finfo(np.float16).max
-        return _sent(np.clip(plane.data, -largest, largest).astype("<f2"))
+        raw, halves = plane.data.view(np.uint32), np.empty(plane.layout.count, np.uint16)
+        if self.rounding == "nearest":
+            float_kernels.halve_nearest(raw, halves)
+        else:
+            float_kernels.halve_stochastic(raw, halves, *keys_of(context))
+        return _sent(halves)
 
     def read(self, layout: Layout, source: Source) -> tuple[Layout, Undo]:  # noqa: ARG002 - as above
         """Two bytes a value."""
-        return _received(2, layout, lambda data: data.view("<f2"))
+        return _received(layout, "u2", float_kernels.widen_half, _INFINITE_HALF)
 
     def tally(self, before: Tally) -> Tally:
         """16 bits a value."""
@@ -92,32 +129,44 @@ class Half(Stage):
 
 @dataclass(frozen=True)
 class Brain(Stage):
-    """Bfloat16, rounded to nearest even, never up to infinity: 16 bits a value, relative error 2**-8."""
+    """Bfloat16, the upper half of a float32: 16 bits a value, 8 of them mantissa; never rounded up to infinity.
+
+    Rounding to the nearest, ties to even, errs by at most 2**-8 of a value from 2**-126 on, by 2**-134 below. Stochastic
+    rounding goes up with the probability of what is lost; it is unbiased for values up to the largest bfloat16, 0.996
+    of the largest float32, and errs by up to twice as much.
+    """
+
+    rounding: Rounding = "nearest"
 
     name: ClassVar[str] = "bf16"
     example: ClassVar[str] = "bf16"
     takes: ClassVar[tuple[Kind, ...]] = ("reals",)
     gives: ClassVar[Kind | None] = "bytes"
-    family: ClassVar[str] = "plain"
+    family: ClassVar[str] = "quantiser"
     passes: ClassVar[float] = 1.0
     source: ClassVar[str] = "Kalamkar et al. 2019, arXiv 1905.12322"
 
     @property
     def unbiased(self) -> bool:
-        """Never: it rounds to nearest."""
-        return False
+        """With stochastic rounding, for values up to the largest bfloat16."""
+        return self.rounding == "stochastic"
+
+    def bound(self, layout: Layout) -> float:  # noqa: ARG002 - the interface's arguments
+        """As with `Half`: denormals can be lost, or rounded up to many times their size."""
+        return 1.0 if self.rounding == "nearest" else math.inf
 
     def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:  # noqa: ARG002 - the interface's arguments
         """The upper halves of the float32, little-endian."""
-        raw = plane.data.view(np.uint32)
-        size = raw & np.uint32(0x7FFFFFFF)
-        upper = (size + np.uint32(0x7FFF) + ((size >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-        sign = (raw >> np.uint32(16)) & np.uint32(0x8000)
-        return _sent((np.minimum(upper, np.uint32(0x7F7F)) | sign).astype("<u2"))
+        raw, halves = plane.data.view(np.uint32), np.empty(plane.layout.count, np.uint16)
+        if self.rounding == "nearest":
+            float_kernels.brain_nearest(raw, halves)
+        else:
+            float_kernels.brain_stochastic(raw, halves, *keys_of(context))
+        return _sent(halves)
 
     def read(self, layout: Layout, source: Source) -> tuple[Layout, Undo]:  # noqa: ARG002 - as above
         """Two bytes a value."""
-        return _received(2, layout, lambda data: (data.view("<u2").astype(np.uint32) << 16).view(np.float32))
+        return _received(layout, "u2", float_kernels.widen_brain, _INFINITE_BRAIN)
 
     def tally(self, before: Tally) -> Tally:
         """16 bits a value."""

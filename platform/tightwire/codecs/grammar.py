@@ -107,7 +107,7 @@ def _stage(tokens: _Tokens) -> Stage:
     kind = stages().get(name)
     if kind is None:
         near = get_close_matches(name, stages(), n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(stages())}"
+        hint = f"did you mean '{near[0]}'?" if near else "'tightwire codec list' shows all"
         raise tokens.fail(f"unknown stage '{name}' ({hint})", column)
     arguments: dict[str, int | float | str] = {}
     if tokens.skip("("):
@@ -149,11 +149,12 @@ def _argument(tokens: _Tokens, kind: type[Stage], arguments: dict[str, int | flo
         except ValueError:
             what = "an integer" if wanted is int else "a number"
             raise tokens.fail(f"'{kind.name}' takes {what} for {name}, got {text!r}", column) from None
-    elif text in get_args(wanted):
-        arguments[name] = text
     else:
-        choices = " or ".join(get_args(wanted))
-        raise tokens.fail(f"'{kind.name}' takes {choices} for {name}, got {text!r}", column)
+        choices = {str(choice): choice for choice in get_args(wanted)}
+        if text in choices:
+            arguments[name] = choices[text]
+            return
+        raise tokens.fail(f"'{kind.name}' takes {' or '.join(choices)} for {name}, got {text!r}", column)
 
 
 def _plain_type(annotation: object) -> object:

@@ -47,12 +47,15 @@ class Measurement:
     """Of the first seed's frame."""
 
 
-def measure(codec: Codec, values: Flat, *, seeds: int = 3, seed: int = 0) -> Measurement:
-    """Encode and decode `values` as one tensor under `seeds` different keys.
+def measure(
+    codec: Codec, values: Flat, schema: Schema | None = None, *, seeds: int = 3, seed: int = 0
+) -> Measurement:
+    """Encode and decode `values` under `seeds` different keys.
 
     Args:
         codec: What to measure.
         values: Shape (n,), n > 0, finite.
+        schema: Their tensors; one vector if there is none.
         seeds: How often, each with a key of its own; 1 or more.
         seed: Where the keys come from.
 
@@ -61,7 +64,7 @@ def measure(codec: Codec, values: Flat, *, seeds: int = 3, seed: int = 0) -> Mea
     """
     if values.size == 0 or seeds < 1:
         raise CodecError(f"measuring wants a value and a seed at least, got {values.size} values and {seeds} seeds")
-    schema = Schema.single(values.size)
+    schema = schema or Schema.single(values.size)
     exact = values.astype(np.float64)
     energy = float(exact @ exact)
     out = np.zeros(values.size, np.float32)

@@ -1,123 +1,141 @@
-"""The affine quantiser."""
+"""The uniform quantiser."""
 
-import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from tightwire.arrays import Bytes8, Flat
-from tightwire.codecs import kernels
-from tightwire.codecs.stage import Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
-from tightwire.errors import CodecError, FrameError
-from tightwire.wire import packing
-from tightwire.wire.streams import Sink, Source
+from tightwire.codecs.affine import Affine, AffineStage, in_order, not_negative, quantise
+from tightwire.codecs.groups import Per, check_groups, group_length
+from tightwire.codecs.stage import Context, Layout
+from tightwire.codecs.sums import Groups
+from tightwire.errors import CodecError
 
-_RANGE = struct.Struct("<ff")
-_UNIT = 2.0**-24
+__all__ = ["Affine", "Uniform", "quantise"]
 
-
-@dataclass(frozen=True, slots=True)
-class Affine:
-    """x ~ low + code * step for codes 0 to 2**bits - 1, computed in float32, or float64 where float32 would overflow.
-
-    Both ends derive it from the two float32 on the wire, so they agree on every bit.
-    """
-
-    low: np.floating
-    step: np.floating
-    inverse: np.floating
-
-    @classmethod
-    def spanning(cls, low: np.float32, high: np.float32, bits: int) -> "Affine":
-        """The codes' range from `low` to `high`, both finite and in order."""
-        top = 2**bits - 1
-        span = float(high) - float(low)
-        plain = max(abs(float(low)), abs(float(high))) < 2.0**125 and (span == 0 or span / top >= 2.0**-100)
-        real = np.float32 if plain else np.float64
-        return cls(real(low), real(span / top), real(top / span if span else 0.0))
-
-
-def _noise_keys(key: int) -> tuple[np.uint32, np.uint32]:
-    return np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32)
-
-
-def quantise(values: Flat, affine: Affine, bits: int, key: int | None) -> Bytes8:
-    """Packed codes of `values`; rounded stochastically with `key`, else to the nearest."""
-    data = packing.empty(values.size, bits)
-    words, tail = packing.split(data, values.size, bits)
-    top = np.int32(2**bits - 1)
-    real = type(affine.low)
-    if key is None:
-        half = real(0.5)
-        kernels.quantise_nearest(values, affine.low, affine.inverse, half, top, bits, words, tail)
-    else:
-        unit = real(_UNIT)
-        keys = _noise_keys(key)
-        kernels.quantise_stochastic(values, affine.low, affine.inverse, unit, top, *keys, bits, words, tail)
-    return data
+_KEEP = 0.9
+"""What a running range keeps of itself each round."""
 
 
 @dataclass(frozen=True)
-class Uniform(Stage):
-    """Affine quantisation to 2**bits levels between the smallest and the largest value.
+class Uniform(AffineStage):
+    """Quantisation to evenly spaced levels, by default 2**bits of them between the smallest and the largest value.
 
-    With L = 2**bits - 1 and s = (max - min) / L, the code of x is floor((x - min) / s + u) and its value
-    min + code * s, where u is uniform in [0, 1) for stochastic rounding and 1/2 for the nearest. The frame carries min
-    and max as float32, from which both ends take zero point and scale. Stochastic rounding is unbiased with squared
-    error at most n s**2 / 4; the nearest errs by at most s / 2 a value and wants error feedback.
+    The affine form has L + 1 levels from a = min to b = max, spaced s = (b - a) / L: the code of x is
+    floor((x - a) / s + u) and its value a + code * s, where u is uniform in [0, 1) for stochastic rounding and 1/2 for
+    the nearest. The frame carries a and b as float32. The symmetric form has 2 L + 1 levels from -max |x| to max |x|,
+    zero in the middle, and carries max |x|; bits then give 2**bits - 1 levels. Rounding by ``floor`` is the fixed-point
+    form: with N cells from a to b, as many as levels, the code of x is floor((x - a) / (b - a) * N), at most N - 1, and
+    its value the middle of the cell, a + (code + 1/2) (b - a) / N; only constants are exact.
+
+    A static range is calibrated over the sender's rounds: its first update uses its own range, and the next ones the
+    running range r <- 0.9 r + 0.1 (range of the update), as it was before the update; what lies outside is cut to its
+    ends. A group of equal values uses its own range, so that zeros stay zeros. The range used is on the wire.
+
+    Stochastic rounding of a dynamic range is unbiased, with squared error at most n s**2 / 4; other roundings err by at
+    most s / 2 a value and want error feedback, as a static range does.
 
     Raises:
-        CodecError: When bits or rounding are out of range.
+        CodecError: When arguments are out of range or do not go together.
     """
 
-    bits: int
-    """1 to 16."""
-    rounding: Literal["stochastic", "nearest"] = "stochastic"
+    bits: int | None = None
+    """1 to 16; either this or `levels`."""
+    rounding: Literal["stochastic", "nearest", "floor"] = "stochastic"
+    levels: int | None = None
+    """2 to 65536; odd for the symmetric form."""
+    form: Literal["affine", "symmetric"] = "affine"
+    range: Literal["dynamic", "static"] = "dynamic"
+    per: Per = "tensor"
+    bucket: int = 0
+    """Values that share a range, 0 for all."""
 
     name: ClassVar[str] = "uniform"
     example: ClassVar[str] = "uniform(4)"
-    takes: ClassVar[tuple[Kind, ...]] = ("reals",)
-    gives: ClassVar[Kind | None] = "ints"
-    family: ClassVar[str] = "quantiser"
     passes: ClassVar[float] = 2.0
     source: ClassVar[str] = "Konecny et al. 2016, arXiv 1610.05492, section 3"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bits <= 16:
+        if (self.bits is None) == (self.levels is None):
+            raise CodecError(f"uniform takes either bits or levels, got bits={self.bits} and levels={self.levels}")
+        if self.bits is not None and not 1 <= self.bits <= 16:
             raise CodecError(f"uniform takes 1 to 16 bits, got {self.bits}")
+        if self.levels is not None and not 2 <= self.levels <= 65536:
+            raise CodecError(f"uniform takes 2 to 65536 levels, got {self.levels}")
+        if self.form == "symmetric":
+            if self.bits == 1:
+                raise CodecError("symmetric uniform takes 2 bits or more, got 1, which has no room for a zero")
+            if self.levels is not None and self.levels % 2 == 0:
+                raise CodecError(f"symmetric uniform takes an odd number of levels, got {self.levels}")
+            if self.rounding == "floor":
+                raise CodecError("symmetric uniform rounds stochastic or nearest, not floor, which has no level for 0")
+        check_groups("uniform", self.per, self.bucket)
+
+    @property
+    def numbers(self) -> int:  # type: ignore[override]  # depends on the form
+        """A range or a largest magnitude."""
+        return 1 if self.form == "symmetric" else 2
+
+    @property
+    def count(self) -> int:
+        """Levels."""
+        if self.bits is None:
+            return self.levels or 0
+        return int(2**self.bits) - (self.form == "symmetric")
+
+    @property
+    def width(self) -> int:
+        """Bits of the largest code."""
+        return (self.count - 1).bit_length()
 
     @property
     def unbiased(self) -> bool:
-        """With stochastic rounding."""
-        return self.rounding == "stochastic"
+        """With stochastic rounding in a range that holds all values."""
+        return self.rounding == "stochastic" and self.range == "dynamic"
 
-    def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:
-        """Eight bytes of range, and packed codes."""
-        low, high = plane.extremes
-        sink.write("scales", _RANGE.pack(low, high))
-        affine = Affine.spanning(low, high, self.bits)
-        data = quantise(plane.data, affine, self.bits, context.key if self.rounding == "stochastic" else None)
-        return Plane(Layout("ints", plane.layout.count, self.bits), data)
+    @property
+    def has_zero(self) -> bool:
+        """In the symmetric form, and where one range serves all values."""
+        return self.form == "symmetric" or (self.per == "tensor" and not self.bucket)
 
-    def read(self, layout: Layout, source: Source) -> tuple[Layout, Undo]:
-        """The range, which bounds every value decoded."""
-        low, high = np.frombuffer(source.take(_RANGE.size), "<f4").astype(np.float32)
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise FrameError("non-finite", f"a quantiser's range is from {low} to {high}")
-        if low > high:
-            raise FrameError("scales", f"a quantiser's range is empty, from {low} to {high}")
-        affine = Affine.spanning(low, high, self.bits)
+    def bound(self, layout: Layout) -> float:
+        """N s**2 / 4 with s from (b - a)**2 <= 2 ||x||**2, or max |x| <= ||x||; none for a static range."""
+        if self.range == "static":
+            return super().bound(layout)
+        n = group_length(layout, self.per, self.bucket)
+        if self.form == "affine":
+            steps = self.count if self.rounding == "floor" else self.count - 1
+            return n / (2 * steps**2)
+        worst = n / (self.count - 1) ** 2
+        return min(worst, 1 - 1 / n) if self.rounding == "nearest" else worst
 
-        def undo(plane: Plane, target: Target | None) -> Plane:
-            into = target.memory if target is not None and target.weight is None else None
-            values = np.empty(layout.count, np.float32) if into is None else into
-            words, tail = packing.split(plane.data, layout.count, self.bits)
-            kernels.dequantise(words, tail, self.bits, affine.low, affine.step, values)
-            return Plane.reals(values)
+    def scales(self, groups: Groups, context: Context) -> Flat:
+        """Ranges, or largest magnitudes."""
+        own = groups.extremes()
+        constant = own[:, 0] == own[:, 1]
+        if self.form == "symmetric":
+            own = groups.peaks()[:, None]
+        if self.range == "dynamic":
+            return own
+        running = context.memory
+        if running is None or running.size != own.size:
+            context.left = own.ravel()
+            return own
+        used = running.reshape(own.shape)
+        context.left = (_KEEP * used.astype(np.float64) + (1 - _KEEP) * own).astype(np.float32).ravel()
+        return np.where(constant[:, None], own, used).astype(np.float32)
 
-        return Layout("ints", layout.count, self.bits), undo
+    def affine(self, scales: Flat, length: int) -> Affine:
+        """The levels."""
+        if self.form == "symmetric":
+            return Affine.centred(not_negative(scales), self.count // 2, length)
+        if self.rounding == "floor":
+            return Affine.cells(*in_order(scales), self.count, length)
+        return Affine.spanning(*in_order(scales), self.count - 1, length)
 
-    def tally(self, before: Tally) -> Tally:
-        """`bits` a value and two floats."""
-        return replace(before, bits=float(self.bits), side=before.side + 64.0)
+    def codes(self, values: Flat, affine: Affine, context: Context) -> Bytes8:
+        """Rounded as asked for."""
+        if self.rounding == "stochastic":
+            return quantise(values, affine, key=context.key)
+        return quantise(values, affine, shift=0.5 if self.rounding == "nearest" else 0.0)

@@ -1,8 +1,8 @@
 """Checkpoints: everything the next round depends on, on disk, so that a run survives the death of every process.
 
 A checkpoint is a manifest that names its files with their SHA-256. Files are written beside one another and never
-changed, the manifest comes last and atomically, and a client's residual is written again only if the client took part
-since the last checkpoint. The last two checkpoints are kept. Nothing is pickled.
+changed, the manifest comes last and atomically, and what a client's codec remembers is written again only if the client
+took part since the last checkpoint. The last two checkpoints are kept. Nothing is pickled.
 """
 
 import hashlib
@@ -17,6 +17,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from tightwire.arrays import AnyArray
+from tightwire.codecs.codec import Memory
 from tightwire.errors import CheckpointError
 from tightwire.federation.downlink import Public
 from tightwire.federation.pool import Handle, Pool
@@ -27,6 +29,9 @@ from tightwire.wire.ledger import Sections
 
 KEPT = 2
 """Checkpoints kept: the newest, and the one before it in case the newest is damaged."""
+
+_DOWNLINK = "downlink/"
+"""Before the names of what the downlink's codec remembers."""
 
 Row = TypeVar("Row", LedgerRow, DecisionRow, RoundRecord)
 
@@ -46,7 +51,7 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._hashes: dict[str, str] = {}
-        self._residuals: dict[int, str] = {}
+        self._memories: dict[int, str] = {}
         self._parts = Parts()
 
     def save(self, state: ServerState[Handle], fresh: Sequence[RoundResult], pool: Pool[Handle]) -> None:
@@ -73,7 +78,7 @@ class Checkpoints:
     ) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         stamp = f"{state.round - 1:06d}"
-        hashes, residuals = dict(self._hashes), dict(self._residuals)
+        hashes, memories = dict(self._hashes), dict(self._memories)
 
         def write(name: str, content: bytes) -> str:
             write_atomically(self._folder / name, content)
@@ -88,15 +93,18 @@ class Checkpoints:
             hashes[name] = hashlib.sha256((self._folder / name).read_bytes()).hexdigest()
             return name
 
-        arrays = {"model": state.model}
+        arrays: dict[str, AnyArray] = {"model": state.model}
         if state.public is not None:
             arrays["public"] = state.public.model
+            arrays.update((f"{_DOWNLINK}{name}", array) for name, array in state.public.memory.items())
+        if state.shifts is not None:
+            arrays["shifts"] = state.shifts
         model = write(f"model-{stamp}.safetensors", save(arrays))
         touched = {row.client for result in fresh for row in result.ledger}
-        residuals = {client: name for client, name in residuals.items() if client in state.residuals}
-        for client in sorted(touched & state.residuals.keys()):
-            content = save({"residual": np.ascontiguousarray(pool.get(state.residuals[client]))})
-            residuals[client] = write(f"residual-{client}-{stamp}.safetensors", content)
+        memories = {client: name for client, name in memories.items() if client in state.memories}
+        for client in sorted(touched & state.memories.keys()):
+            content = save(_contiguous(pool.get(state.memories[client])))
+            memories[client] = write(f"memory-{client}-{stamp}.safetensors", content)
         parts = Parts(
             (
                 *self._parts.ledger,
@@ -108,7 +116,7 @@ class Checkpoints:
             ),
             (*self._parts.rounds, table("rounds", [result.record for result in fresh], RoundRecord)),
         )
-        used = {model, *residuals.values(), *parts.ledger, *parts.decisions, *parts.rounds}
+        used = {model, *memories.values(), *parts.ledger, *parts.decisions, *parts.rounds}
         hashes = {name: sha for name, sha in hashes.items() if name in used}
         manifest = {
             "round": state.round,
@@ -119,21 +127,21 @@ class Checkpoints:
             "public": None if state.public is None else state.public.version,
             "recent": [] if state.public is None else [asdict(sections) for sections in state.public.recent],
             "clients": {str(client): asdict(record) for client, record in state.clients.items()},
-            "residuals": {str(client): name for client, name in residuals.items()},
+            "memories": {str(client): name for client, name in memories.items()},
             "parts": asdict(parts),
             "files": hashes,
         }
         body = json.dumps(manifest)
         sealed = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body})
         write_atomically(self._folder / f"manifest-{stamp}.json", sealed.encode())
-        self._hashes, self._residuals, self._parts = hashes, residuals, parts
+        self._hashes, self._memories, self._parts = hashes, memories, parts
         self._forget_old()
 
     def load(self, pool: Pool[Handle], warn: Callable[[str], None]) -> ServerState[Handle] | None:
         """The newest checkpoint that is whole, or None where there is none at all.
 
         Args:
-            pool: Takes in the clients' residuals.
+            pool: Takes in what the clients' codecs remember.
             warn: Told, in one line, of each checkpoint that had to be passed over.
 
         Raises:
@@ -160,20 +168,22 @@ class Checkpoints:
         for name in hashes:
             self._read(name, hashes)
         arrays = load(self._read(manifest["model"], hashes))
-        residuals = {int(client): name for client, name in manifest["residuals"].items()}
+        memories = {int(client): name for client, name in manifest["memories"].items()}
         version = manifest["public"]
+        downlink = {name.removeprefix(_DOWNLINK): x for name, x in arrays.items() if name.startswith(_DOWNLINK)}
         recent = tuple(Sections(**sections) for sections in manifest["recent"])
         state = ServerState(
             round=manifest["round"],
             model=arrays["model"],
-            public=None if version is None else Public(arrays["public"], version, recent),
+            public=None if version is None else Public(arrays["public"], version, recent, downlink),
             clock=manifest["clock"],
             clock_fp32=manifest["clock_fp32"],
             clients={int(client): ClientRecord(**record) for client, record in manifest["clients"].items()},
-            residuals={c: pool.put(load(self._read(name, hashes))["residual"]) for c, name in residuals.items()},
+            memories={c: pool.put(load(self._read(name, hashes))) for c, name in memories.items()},
+            shifts=arrays.get("shifts"),
             chain=manifest["chain"],
         )
-        self._hashes, self._residuals = hashes, residuals
+        self._hashes, self._memories = hashes, memories
         self._parts = Parts(**{kind: tuple(names) for kind, names in manifest["parts"].items()})
         return state
 
@@ -202,3 +212,7 @@ class Checkpoints:
             if path.name not in kept:
                 with suppress(OSError):
                     path.unlink()
+
+
+def _contiguous(memory: Memory) -> dict[str, AnyArray]:
+    return {name: np.ascontiguousarray(array) for name, array in memory.items()}

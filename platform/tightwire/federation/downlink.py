@@ -2,16 +2,17 @@
 
 All clients decode the same public model. Uncompressed, it is the server's model itself. Compressed, each round's public
 model is the last one plus what a frame of the difference decodes to, so the server owes the rest to the next round and
-no separate residual is needed (the difference is always taken against what the clients really hold). A returning
-client gets the frames it missed or the full model, whichever is smaller.
+no separate residual is needed: the difference is always taken against what the clients really hold, and what is left of
+it is the residual of classic error feedback on the model's steps. A returning client gets the frames it missed or the
+full model, whichever is smaller.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tightwire.arrays import Flat
-from tightwire.codecs.codec import Codec, decode
+from tightwire.codecs.codec import Codec, Memory, decode
 from tightwire.keys import key
 from tightwire.wire.ledger import Sections
 from tightwire.wire.schema import Schema
@@ -33,6 +34,8 @@ class Public:
     """Rounds published before this one."""
     recent: tuple[Sections, ...] = ()
     """The frames of the last versions, the newest last; only as many as together weigh less than the whole model."""
+    memory: Memory = field(default_factory=dict)
+    """What stages of the downlink's codec left on the server for the next version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,13 @@ class Downlink:
             key=key(self.seed, "downlink", round=version),
             round=version,
             client=EVERYBODY,
+            memory=public.memory,
         )
         step = decode(encoded.frame, self.schema, round=version, client=EVERYBODY)
         recent = (*public.recent, encoded.sections)
         while recent and sum(recent, Sections()).total >= whole.sections.total:
             recent = recent[1:]
-        return Public(public.model + step, version, recent)
+        return Public(public.model + step, version, recent, encoded.memory)
 
     def deliver(self, public: Public, held: int, whole: Delivery) -> Delivery:
         """What a client that holds version `held` is sent: the missed frames or `whole`, whichever is smaller."""

@@ -11,7 +11,11 @@ rejected (the server refused it). All but the first are wasted bytes."""
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """One frame on the simulated wire. The sections add up to `bytes`, which is the frame's length."""
+    """One frame on the simulated wire. The sections add up to `bytes`, which is the frame's length.
+
+    Where clients agree on a shared range (the stage `joint`), what they say and are answered has rows of its own, with
+    the codec ``range``.
+    """
 
     round: int
     client: int
@@ -27,13 +31,15 @@ class LedgerRow:
     codes: int
     check: int
     bytes_fp32: int
-    """Exact length of the same update's frame under the codec ``none``."""
+    """Exact length of the same update's frame under the codec ``none``; 0 where it would not have been sent at all."""
     seconds: float
     """Simulated seconds that the transfer took, latency included."""
     joules: float
     """Energy that the client's radio spent on it."""
     frames: int = 1
     """Frames that this row stands for: a returning client may be sent several missed deltas."""
+    plain: int = 0
+    """The section of small tensors, which are sent as they are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,18 @@
 """The server's turn: who takes part, what they are sent, when the round closes, and the next model.
 
 Synchronous rounds with FedAvg weights (McMahan et al. 2017, algorithm 1) and a server learning rate (Reddi et al.
-2021, algorithm 1).
+2021, algorithm 1). With EF21 the server steps by the mean of all clients' shifts in every round, whoever took part.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
 import numpy as np
 
 from tightwire.arrays import Flat, Ints, Sums
-from tightwire.codecs.codec import decode
 from tightwire.devices.clock import Arrival, Closing, close_round
 from tightwire.devices.energy import can_afford, compute_joules, download_joules, drain
 from tightwire.devices.memory import refusal
@@ -22,9 +21,10 @@ from tightwire.devices.population import Population
 from tightwire.federation.aggregate import FixedPoint
 from tightwire.federation.digest import START, extend
 from tightwire.federation.downlink import NEVER, Delivery, Downlink, Public
+from tightwire.federation.joint import Grids, Ranges, Reals
 from tightwire.federation.pool import Handle, Pool
 from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord, Status
-from tightwire.federation.tasks import Broadcast, ClientReport, ClientTask, Fate
+from tightwire.federation.tasks import Broadcast, ClientReport, ClientTask, Exchange, Fate
 from tightwire.policies.base import Outcome, Policy
 from tightwire.wire.ledger import SECTIONS, Sections
 from tightwire.wire.schema import Schema
@@ -32,7 +32,7 @@ from tightwire.wire.schema import Schema
 
 @dataclass(frozen=True, slots=True)
 class ClientRecord:
-    """The small part of what a client carries from round to round; its residual is kept by the pool."""
+    """The small part of what a client carries from round to round; what its codec remembers is kept by the pool."""
 
     version: int = NEVER
     """The public model it holds."""
@@ -54,7 +54,10 @@ class ServerState(Generic[Handle]):
     clock_fp32: float = 0.0
     clients: dict[int, ClientRecord] = field(default_factory=dict)
     """Only those that ever took part."""
-    residuals: dict[int, Handle] = field(default_factory=dict)
+    memories: dict[int, Handle] = field(default_factory=dict)
+    """What clients' codecs and error feedback remember; only of those who remember something."""
+    shifts: Sums | None = None
+    """Where feedback accumulates: the sum over all clients of samples times shift, fixed point, shape (parameters,)."""
     chain: str = START
 
 
@@ -79,6 +82,10 @@ class ServerSetup:
     population: Population
     policy: Policy[Any]
     downlink: Downlink
+    ranges: Ranges | None
+    """What clients agree on before they send; None for nothing."""
+    accumulates: bool
+    """Whether updates are changes of shifts, and the server steps by the mean of all clients' shifts (EF21)."""
     deadline: float | None
     lr: float
     memory_needed: Callable[[int], int]
@@ -116,22 +123,28 @@ class Server(Generic[Handle]):
         public = setup.downlink.publish(state.public, state.model, self._whole)
         cohort = self._invite(state, public)
         weight = sum(int(setup.sizes[task.client]) for task in cohort.tasks)
+        if setup.accumulates:
+            weight = int(setup.sizes.sum())
         spare = max(0, len(cohort.tasks) - setup.participation.cohort)
         broadcast = Broadcast(state.round, public.model, weight, spare)
         fixed = FixedPoint.for_weight(weight)
         total = fixed.zeros(public.model.size)
+        owed = {task.client: state.memories[task.client] for task in cohort.tasks if task.client in state.memories}
+        if setup.ranges is not None:
+            offers = [offer for share in self._pool.offers(broadcast, cohort.tasks, owed) for offer in share]
+            agreement = setup.ranges.agree(offers, fixed, round=state.round, deadline=setup.deadline)
+            broadcast = replace(broadcast, agreement=agreement)
         reports: dict[int, ClientReport] = {}
         reserve: dict[int, bytes] = {}
         offered: dict[int, Handle] = {}
-        owed = {task.client: state.residuals[task.client] for task in cohort.tasks if task.client in state.residuals}
-        for result, residuals in self._pool.run(broadcast, cohort.tasks, owed):
+        for result, memories in self._pool.run(broadcast, cohort.tasks, owed):
             total += result.total
             reports.update((report.client, report) for report in result.reports)
             reserve.update(result.reserve)
-            offered.update(residuals)
+            offered.update(memories)
         reports = dict(sorted(reports.items()))
 
-        taking_part = [report for report in reports.values() if report.fate not in ("skipped", "refused")]
+        taking_part = [report for report in reports.values() if report.fate not in _SILENT]
         wanted = min(setup.participation.cohort, len(taking_part))
         arrivals = [Arrival(report.client, report.arrival) for report in taking_part]
         arrivals_fp32 = [Arrival(report.client, report.arrival_fp32) for report in reports.values()]
@@ -145,13 +158,17 @@ class Server(Generic[Handle]):
             answers = [report.answered for report in reports.values() if report.fate in ("skipped", "refused")]
             limit = math.inf if setup.deadline is None else setup.deadline
             seconds = max([seconds, *(min(answer, limit) for answer in answers)])
+        if broadcast.agreement is not None:
+            seconds = max(seconds, broadcast.agreement.seconds)
         statuses = {client: _status(report, closing) for client, report in reports.items()}
         used = [client for client, status in statuses.items() if status == "used"]
-        for client in used:
-            if client in reserve:
-                update = decode(reserve[client], setup.schema, round=state.round, client=client)
-                fixed.add(total, update, int(setup.sizes[client]))
-        model = self._next_model(state.model, fixed, total, used)
+        total += self._reserved(broadcast, fixed, {client: reserve[client] for client in used if client in reserve})
+        shifts = None
+        if setup.accumulates:
+            shifts = total = _accumulated(state.shifts, total)
+        else:
+            weight = sum(int(setup.sizes[client]) for client in used)
+        model = self._next_model(state.model, fixed, total, weight)
 
         ledger, decisions = self._book(state.round, cohort, reports, statuses)
         after: ServerState[Handle] = ServerState(
@@ -161,7 +178,8 @@ class Server(Generic[Handle]):
             clock=state.clock + seconds,
             clock_fp32=state.clock_fp32 + max(closing_fp32.seconds, patient.seconds),
             clients={**state.clients, **self._carry(state, cohort, reports, statuses, public.version)},
-            residuals=_kept(state.residuals, used, offered),
+            memories=_kept(state.memories, used, offered),
+            shifts=shifts,
             chain=extend(state.chain, ledger, decisions),
         )
         record = self._record(after, cohort, reports, ledger, statuses, seconds, len(closing_fp32.late))
@@ -190,9 +208,20 @@ class Server(Generic[Handle]):
             cohort.deliveries[client] = delivery
         return cohort
 
-    def _next_model(self, model: Flat, fixed: FixedPoint, total: Sums, used: Sequence[int]) -> Flat:
-        """x_{t+1} = x_t + lr * weighted mean of the updates in use."""
-        weight = sum(int(self._setup.sizes[client]) for client in used)
+    def _reserved(self, broadcast: Broadcast, fixed: FixedPoint, frames: Mapping[int, bytes]) -> Sums:
+        """The sum of the updates that hosts sent back unsummed."""
+        setup, agreement = self._setup, broadcast.agreement
+        sums: Reals | Grids = Reals(setup.schema, fixed, broadcast.round)
+        if setup.ranges is not None and agreement is not None:
+            sums = Grids(setup.ranges, agreement.steps, fixed, broadcast.round)
+        total = fixed.zeros(setup.schema.size)
+        for client, frame in frames.items():
+            sums.add(total, sums.take(frame, client), int(setup.sizes[client]))
+        sums.conclude(total)
+        return total
+
+    def _next_model(self, model: Flat, fixed: FixedPoint, total: Sums, weight: int) -> Flat:
+        """x_{t+1} = x_t + lr * weighted mean of the updates in use, or with EF21 of all clients' shifts."""
         return model + np.float32(self._setup.lr) * fixed.mean(total, weight) if weight else model
 
     def _carry(
@@ -232,16 +261,13 @@ class Server(Generic[Handle]):
             tier = self._setup.population.profile(client, self._setup.seed).tier
             status = statuses[client]
 
-            def row(sections: Sections, **rest: Any) -> LedgerRow:  # Any: the remaining fields, checked by the record
-                parts = {name: getattr(sections, name) for name in SECTIONS}
-                return LedgerRow(bytes=sections.total, bytes_fp32=self._setup.fp32_bytes, **parts, **rest)
-
             delivery = cohort.deliveries[client]
             common = {"round": round_, "client": client, "tier": tier}
             ledger.append(
-                row(
+                _row(
                     delivery.sections,
                     **common,
+                    bytes_fp32=self._setup.fp32_bytes,
                     direction="down",
                     codec=delivery.codec,
                     status="used",
@@ -250,11 +276,14 @@ class Server(Generic[Handle]):
                     frames=delivery.frames,
                 )
             )
+            if report.exchange is not None:
+                ledger.extend(self._exchanged(report.exchange, common))
             if report.sections is not None:
                 ledger.append(
-                    row(
+                    _row(
                         report.sections,
                         **common,
+                        bytes_fp32=self._setup.fp32_bytes,
                         direction="up",
                         codec=report.decision.codec or "",
                         status=status,
@@ -282,6 +311,27 @@ class Server(Generic[Handle]):
                 )
             )
         return tuple(ledger), tuple(decisions)
+
+    def _exchanged(self, exchange: Exchange, common: Mapping[str, Any]) -> Iterator[LedgerRow]:
+        """What agreeing on ranges costs one client; without compression there would be nothing of it."""
+        told = {**common, "codec": "range", "bytes_fp32": 0}
+        yield _row(
+            exchange.sent,
+            **told,
+            direction="up",
+            status=exchange.status,
+            seconds=exchange.sent_seconds,
+            joules=exchange.sent_joules,
+        )
+        if exchange.answer is not None:
+            yield _row(
+                exchange.answer,
+                **told,
+                direction="down",
+                status="used",
+                seconds=exchange.answer_seconds,
+                joules=exchange.answer_joules,
+            )
 
     def _record(
         self,
@@ -311,7 +361,7 @@ class Server(Generic[Handle]):
             bytes_down=sum(row.bytes for row in down),
             bytes_wasted=sum(row.bytes for row in up if row.status != "used"),
             bytes_up_fp32=len(reports) * self._setup.fp32_bytes,
-            bytes_down_fp32=len(down) * self._setup.fp32_bytes,
+            bytes_down_fp32=sum(row.bytes_fp32 for row in down),
             seconds=seconds,
             sim_seconds=after.clock,
             sim_seconds_fp32=after.clock_fp32,
@@ -336,6 +386,19 @@ def with_wall(result: RoundResult, seconds: float) -> RoundResult:
 
 
 _REFUSALS = ("rejected", "refused")
+_SILENT = ("skipped", "refused", "late")
+"""Fates of clients of which the server knows that they send no update."""
+
+
+def _row(sections: Sections, **rest: Any) -> LedgerRow:  # Any: the remaining fields, checked by the record
+    parts = {name: getattr(sections, name) for name in SECTIONS}
+    return LedgerRow(bytes=sections.total, **parts, **rest)
+
+
+def _accumulated(before: Sums | None, change: Sums) -> Sums:
+    """The sum of shifts after a round; it saturates rather than overflow."""
+    limit = 2**62 - 1
+    return change if before is None else np.clip(before + np.clip(change, -limit, limit), -limit, limit)
 
 
 def _status(report: ClientReport, closing: Closing) -> Status | Fate:
@@ -350,7 +413,7 @@ def _status(report: ClientReport, closing: Closing) -> Status | Fate:
 
 
 def _kept(before: Mapping[int, Handle], used: Sequence[int], offered: Mapping[int, Handle]) -> dict[int, Handle]:
-    """The residuals after a round: new ones, or none, where the update was used, and all others as they were."""
+    """The memories after a round: new ones, or none, where the update was used, and all others as they were."""
     taken = set(used)
     kept = {client: handle for client, handle in before.items() if client not in taken}
     kept.update((client, offered[client]) for client in used if client in offered)

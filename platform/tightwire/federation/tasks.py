@@ -8,10 +8,51 @@ from tightwire.arrays import Flat, Sums
 from tightwire.policies.base import Decision
 from tightwire.wire.ledger import Sections
 
-Fate = Literal["arrives", "rejected", "lost", "skipped", "refused"]
+Fate = Literal["arrives", "rejected", "lost", "skipped", "refused", "late"]
 """What became of a client's upload on its way: it arrives, in time or not; it arrives and the server rejects what it
 decodes to; it is lost, because the client drops out or its battery runs empty; the client tells the server that it
-skips, by its policy's decision, or that it has nothing that could be sent (refused)."""
+skips, by its policy's decision, or that it has nothing that could be sent (refused); or its range came too late for it
+to send (late)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What one client says when the round's ranges are agreed on; see `tightwire.federation.joint`."""
+
+    client: int
+    frame: bytes | None
+    """Its ranges; None when it has nothing to send."""
+    arrival: float | None
+    """Seconds from the start of the round; None if the client was lost before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What the server answers."""
+
+    steps: Flat
+    """Of the joint grids, shape (pieces,)."""
+    seconds: float
+    """From the start of the round to the answer."""
+    answer: Sections
+    """Bytes of the answer, which every client that may send receives."""
+    outcomes: Mapping[int, str]
+    """By client: empty for one that may send, else ``late``, or why its range was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One client's part in the agreement, as it is billed."""
+
+    sent: Sections
+    sent_seconds: float
+    sent_joules: float
+    status: Literal["used", "late", "lost", "rejected"]
+    """Of its range."""
+    answer: Sections | None = None
+    """None when it was sent none."""
+    answer_seconds: float = 0.0
+    answer_joules: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +63,12 @@ class Broadcast:
     model: Flat
     """The public model: what the clients hold after the downlink, shape (parameters,)."""
     weight: int
-    """Samples of the whole cohort; fixes the fixed-point format of the round."""
+    """Samples behind whatever the round's sum is added to, the whole cohort at least; fixes the fixed-point format."""
     spare: int
     """Clients selected beyond those wanted. So many of a host's slowest frames go back unsummed, because the server
     may turn out not to want them."""
+    agreement: Agreement | None = None
+    """On the clients' ranges, where the codec wants one and once there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +113,8 @@ class ClientReport:
     upload_joules: float
     reason: str = ""
     """Why it was refused, or rejected on arrival."""
+    exchange: Exchange | None = None
+    """Its part in agreeing on ranges, if there was any."""
 
 
 @dataclass(frozen=True, slots=True)

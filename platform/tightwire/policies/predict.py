@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from tightwire.arrays import Floats, Ints
-from tightwire.codecs.codec import Codec
+from tightwire.codecs.codec import Codec, small
 from tightwire.codecs.topk import TopK
 from tightwire.policies.lines import Entropy, quantised
 from tightwire.policies.stats import UpdateStats
@@ -25,7 +25,7 @@ from tightwire.wire.rans import MAX_BITS
 
 _SCALES = 8
 """Bytes of a quantiser's range."""
-_FLUSH = 4.1
+_FLUSH = 4.0
 """Bytes that an entropy coder takes besides table, entropy and length: a head, the ends of its table and state."""
 
 
@@ -48,49 +48,58 @@ def predict(stats: UpdateStats, bits: Sequence[int], densities: Sequence[float],
         densities: Kept fractions in (0, 1], rising.
         entropy: The entropy coder.
     """
-    kept, given = _given(tuple(stats.sizes.tolist()), tuple(bits), tuple(densities), entropy)
+    compressed, kept, given = _given(tuple(stats.sizes.tolist()), tuple(bits), tuple(densities), entropy)
     widths = np.array(bits, np.int64)
     expected = sweep(stats, widths, kept)
+    mask = compressed[:, None, None]
     codes = np.ceil(kept[:, None, :] * widths[:, None] / 8)
     if entropy == "rans":
         coded = _coded(expected, kept, widths)
         codes = np.where(widths[:, None] > MAX_BITS, codes + 1, np.minimum(coded, codes + 1))
-    return Grid(given + codes.sum(axis=0), expected.error.sum(axis=0))
+    return Grid(given + (codes * mask).sum(axis=0), (expected.error * mask).sum(axis=0))
 
 
 @lru_cache(maxsize=64)
 def _given(
     sizes: tuple[int, ...], bits: tuple[int, ...], densities: tuple[float, ...], entropy: Entropy
-) -> tuple[Ints, Floats]:
+) -> tuple[Ints, Ints, Floats]:
     """What all updates of these tensor sizes share.
 
     Returns:
-        Values kept, shape (tensors, densities), and all bytes but the codes and their tables, shape (bits, densities).
+        1 for each tensor that is compressed, 0 where it is small and sent plain, shape (tensors,); values kept, shape
+        (tensors, densities); and all bytes but the codes and their tables, shape (bits, densities).
     """
+    compressed = np.array([size >= small(sum(sizes)) for size in sizes], np.int64)
+    plain = 4 * sum(size for size, coded in zip(sizes, compressed, strict=True) if not coded)
     kept = np.array([[TopK(density).kept(size) for density in densities] for size in sizes], np.int64)
     kept = kept.reshape(len(sizes), len(densities))
-    indices = np.array([sum(_index(int(k), size) for k, size in zip(column, sizes, strict=True)) for column in kept.T])
+    indices = np.array(
+        [
+            sum(_index(int(k), size) for k, size, coded in zip(column, sizes, compressed, strict=True) if coded)
+            for column in kept.T
+        ]
+    )
     envelopes = np.array(
         [
             [envelope_length(Codec.parse(quantised(width, density, entropy)).compact) for density in densities]
             for width in bits
         ]
     )
-    return kept, envelopes + indices + _SCALES * len(sizes)
+    return compressed, kept, envelopes + indices + plain + _SCALES * compressed.sum()
 
 
 def _coded(expected: Sweep, kept: Ints, widths: Ints) -> Floats:
     """Bytes of codes and table under `tightwire.wire.rans`, shape (tensors, bits, densities).
 
-    The table takes, in bits, for m occurring levels out of 2**bits and k values, 1.4 m + 0.25 m r + sqrt(m) (3.3 r +
-    5.8 e) - 15 with r = log2(k / m) and e = log2(2**bits / m): least squares over Gaussian, Laplace and Student
-    samples of 50 to 100,000 values. No count of bits would do: the coder groups levels and coarsens counts where a
-    finer table would not pay.
+    The table takes, in bits, for m occurring levels out of 2**bits and k values, 1.2 m + sqrt(m) (2.1 r + 6.8 e) - 15
+    with r = log2(k / m) and e = log2(2**bits / m): least squares over Gaussian, Laplace and Student samples of 50 to
+    100,000 values, together with `_FLUSH`. No count of bits would do: the coder groups levels and coarsens counts where
+    a finer table would not pay.
     """
     levels = np.clip(expected.levels, 1, kept[:, None, :])
     values = np.log2(kept[:, None, :] / levels)
     empty = np.log2(np.exp2(widths)[:, None] / levels)
-    table = levels * (1.4 + 0.25 * values) + np.sqrt(levels) * (3.3 * values + 5.8 * empty) - 15
+    table = 1.2 * levels + np.sqrt(levels) * (2.1 * values + 6.8 * empty) - 15
     length = (expected.entropy + np.maximum(table, 0)) / 8
     return length + _FLUSH + 1 + (length >= 2**7) + (length >= 2**14) + (length >= 2**21)
 

@@ -1,238 +1,214 @@
-"""Entropy coding of packed codes with rANS (Duda 2013), through the constriction library, with a static model.
+"""Entropy coding of codes with interleaved rANS, under histograms of theirs or a model that learns on the way.
 
-The model is a histogram: neighbouring codes share one of A / 2**group counts, and the counts, 0 or more, sum to
-2**precision. Both are chosen by the exact size of the table plus the cross entropy, in integer arithmetic. A table is
-one byte (group << 4 | precision - 4; 0 stands for codes that stay packed) and the counts, each as the signed
-difference to its predecessor in an exponential Golomb code whose order follows that predecessor.
+Codes come in one stretch or several, each with statistics of its own. In the section ``tables`` the first byte says how
+they are coded: 0 means that all of them stay packed. From 1 to 0xBF it begins the table of the first stretch
+(`tightwire.wire.rans_tables`); for each stretch more there follows another, or the byte `_AGAIN` for the one before it
+once more, and then, for `MANY` codes or more, log2 of the number of lanes. `_ADAPTIVE` + log2 of the lanes stands for
+models that learn (`tightwire.wire.rans_adaptive`). Next, of several lanes, comes the number of codes that their first
+states hold; in all cases, the number of coded bytes. These are the coder's last states (`tightwire.wire.rans_states`)
+and its words (`tightwire.wire.rans_kernels`).
 """
 
-import constriction
-import numba
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
 import numpy as np
 
-from tightwire.arrays import AnyArray, Bytes8, Ints
+from tightwire.arrays import AnyArray, Bytes8
 from tightwire.errors import FrameError
+from tightwire.wire import rans_adaptive as adaptive
+from tightwire.wire import rans_kernels as kernels
+from tightwire.wire import rans_states as states_of
+from tightwire.wire.rans_tables import MAX_BITS, Table, count
 from tightwire.wire.streams import Sink, Source, varint
 
-MAX_BITS = 12
-"""Alphabets beyond 2**12 symbols stay packed."""
+Model = Literal["static", "adaptive"]
 
-_PRECISIONS = (6, 8, 10, 12, 14, 16)
-_FINEST = 22
-"""Largest precision + group, so that float32 sums of the model's weights are exact."""
-_POINT = 16
-"""Fractional bits of the fixed-point logarithms."""
+_ADAPTIVE = 0xC0
+_AGAIN = 0xD0
 
 
-@numba.njit(cache=True, nogil=True)
-def _log2(value):  # type: ignore[no-untyped-def]  # numba infers the types
-    """log2 of a positive integer below 2**31 in fixed point, by repeated squaring: the same on every machine."""
-    whole = 0
-    while value >> (whole + 1):
-        whole += 1
-    x = (value << 30) >> whole
-    result = whole
-    for _ in range(_POINT):
-        x = (x * x) >> 30
-        result <<= 1
-        if x >> 31:
-            result |= 1
-            x >>= 1
-    return result
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """What is known before the coded bytes are there."""
+
+    length: int
+    """Of the coded bytes."""
+    lanes: int
+    tail: int
+    """Codes at the end that are held by the states which the other codes were pushed onto."""
+    bounds: tuple[int, ...]
+    """Where stretches start, and the last one ends."""
+    tables: tuple[Table, ...] | None
+    """Of each stretch; None for models that learn."""
 
 
-@numba.njit(cache=True, nogil=True)
-def _normalise(counts, precision):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Scale counts to sum to 2**precision, present ones to at least 1; empty when there are too many of them."""
-    scale = np.int64(1) << precision
-    total = counts.sum()
-    shares = np.zeros(counts.size, np.int64)
-    largest = 0
-    for i in range(counts.size):
-        if counts[i]:
-            shares[i] = max(1, (counts[i] * scale + total // 2) // total)
-            if shares[i] > shares[largest]:
-                largest = i
-    excess = shares.sum() - scale
-    if shares[largest] <= 2 * excess:
-        return shares[:0]
-    shares[largest] -= excess
-    return shares
+def _bounds(n: int, parts: tuple[int, ...]) -> tuple[int, ...]:
+    """Starts of the stretches that are not empty, and the end of the last."""
+    bounds = [0]
+    for part in parts or (n,):
+        if part:
+            bounds.append(bounds[-1] + part)
+    return tuple(bounds)
 
 
-@numba.njit(cache=True, nogil=True)
-def _order(previous):  # type: ignore[no-untyped-def]  # numba infers the types
-    order = 0
-    while previous >> (order + 2):
-        order += 1
-    return order
-
-
-@numba.njit(cache=True, nogil=True)
-def _table_bits(shares):  # type: ignore[no-untyped-def]  # numba infers the types
-    bits = 0
-    previous = np.int64(0)
-    for share in shares:
-        step = share - previous
-        value = (step << 1) ^ (step >> 63)
-        order = _order(previous)
-        length = 0
-        while ((value >> order) + 1) >> (length + 1):
-            length += 1
-        bits += 2 * length + 1 + order
-        previous = share
-    return bits
-
-
-@numba.njit(cache=True, nogil=True)
-def _write_counts(shares, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    at = 0
-    previous = np.int64(0)
-    for share in shares:
-        step = share - previous
-        value = (step << 1) ^ (step >> 63)
-        order = _order(previous)
-        upper = (value >> order) + 1
-        length = 0
-        while upper >> (length + 1):
-            length += 1
-        word = (np.int64(1) << length) | ((upper ^ (np.int64(1) << length)) << (length + 1))
-        word |= (value & ((np.int64(1) << order) - 1)) << (2 * length + 1)
-        for bit in range(2 * length + 1 + order):
-            out[at >> 3] |= np.uint8(((word >> bit) & 1) << (at & 7))
-            at += 1
-        previous = share
-
-
-@numba.njit(cache=True, nogil=True)
-def _read_counts(data, shares, precision):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Fill `shares` from `data`; the bits used, or -1 for bits that are not a table."""
-    at = 0
-    end = data.size * 8
-    previous = np.int64(0)
-    left = np.int64(1) << precision
-    for i in range(shares.size):
-        order = _order(previous)
-        length = 0
-        while at < end and not (data[at >> 3] >> (at & 7)) & 1:
-            length += 1
-            at += 1
-        if length > precision + 1 or at + 1 + length + order > end:
-            return -1
-        at += 1
-        upper = np.int64(1) << length
-        for bit in range(length):
-            upper |= np.int64((data[at >> 3] >> (at & 7)) & 1) << bit
-            at += 1
-        value = (upper - 1) << order
-        for bit in range(order):
-            value |= np.int64((data[at >> 3] >> (at & 7)) & 1) << bit
-            at += 1
-        previous += (value >> 1) ^ -(value & 1)
-        left -= previous
-        if previous < 0 or left < 0:
-            return -1
-        shares[i] = previous
-    return at if left == 0 else -1
-
-
-@numba.njit(cache=True, nogil=True)
-def _choose(counts, bits, precisions):  # type: ignore[no-untyped-def]  # numba infers the types
-    """(group, precision) of the table with the smallest expected size in bits, and that size."""
-    best = np.int64(1) << 62
-    chosen = (0, 0)
-    grouped = counts.copy()
-    for group in range(bits):
-        for precision in precisions:
-            shares = _normalise(grouped, precision)
-            if shares.size == 0 or precision + group > _FINEST:
-                continue
-            size = _table_bits(shares) << _POINT
-            for i in range(shares.size):
-                if shares[i]:
-                    size += grouped[i] * (((precision + group) << _POINT) - _log2(shares[i]))
-            if size < best:
-                best = size
-                chosen = (group, precision)
-        grouped = grouped[0::2] + grouped[1::2]
-    return chosen, best >> _POINT
-
-
-def _model(shares: Ints, group: int) -> object:
-    """The categorical model over the whole alphabet; the weights sum to a power of two, so nothing is rounded."""
-    weights: AnyArray = np.repeat(shares, 1 << group).astype(np.float32)
-    return constriction.stream.model.Categorical(weights, perfect=False)
-
-
-def write(codes: AnyArray, bits: int, packed: int, sink: Sink) -> bytes | None:
-    """Choose a model for `codes` and write its table and the length of the coded bytes to the section ``tables``.
+def write(
+    codes: AnyArray, bits: int, packed: int, sink: Sink, parts: tuple[int, ...] = (), model: Model = "static"
+) -> Bytes8 | None:
+    """Code `codes`, and write what the decoder must know before to the section ``tables``.
 
     Args:
-        codes: Shape (n,), n > 0, integers below 2**bits.
+        codes: Shape (n,), n > 0, integers below 2**bits, uint8 up to 8 bits and uint16 beyond.
         bits: 1 to `MAX_BITS`.
         packed: Bytes the codes take without entropy coding.
-        sink: Where the table goes.
+        sink: Where the tables go.
+        parts: Lengths of stretches with statistics of their own, which add up to n; empty for one.
+        model: Histograms, or one that learns.
 
     Returns:
         The coded bytes, or None when packing is not larger; then one zero byte was written.
     """
-    counts = np.bincount(codes, minlength=1 << bits)
-    (group, precision), expected = _choose(counts, bits, np.array(_PRECISIONS, np.int64))
-    if expected < packed * 8:
-        grouped = counts.reshape(-1, 1 << group).sum(axis=1)
-        shares = _normalise(grouped, precision)
-        table = np.zeros((_table_bits(shares) + 7) // 8, np.uint8)
-        _write_counts(shares, table)
-        coder = constriction.stream.stack.AnsCoder()
-        coder.encode_reverse(codes.astype(np.int32), _model(shares, group))
-        coded: bytes = coder.get_compressed().astype("<u4", copy=False).tobytes().rstrip(b"\0")
-        length = varint(len(coded))
-        if table.size + len(length) + len(coded) < packed:
-            sink.write("tables", bytes([group << 4 | precision - 4]))
-            sink.write("tables", table)
-            sink.write("tables", length)
+    coder = _static if model == "static" else _learning
+    head, coded = coder(codes, bits, packed, _bounds(codes.size, parts))
+    if coded is not None:
+        head += varint(coded.size)
+        if len(head) + coded.size < packed:
+            sink.write("tables", head)
             return coded
     sink.write("tables", b"\0")
     return None
 
 
-def read_table(bits: int, source: Source) -> tuple[Ints, int, int] | None:
-    """The inverse of `write`: (shares, group, length of the coded bytes), or None for codes that stayed packed.
+def _static(codes: AnyArray, bits: int, packed: int, bounds: tuple[int, ...]) -> tuple[bytes, Bytes8 | None]:
+    """(what stands before the length, coded bytes), None where they would be longer than packed."""
+    tables, head, expected = _choose(codes, bits, bounds)
+    if expected >= packed * 8:
+        return b"", None
+    lanes = states_of.lanes_for(codes.size, expected)
+    memory, words = states_of.buffer(packed)
+    encodings = [table.encoding() for table in tables]
+    states, tail = states_of.start(codes, bounds[-2], bounds[-1], tables[-1], encodings[-1], lanes)
+    push = kernels.push_one if lanes == 1 else kernels.push
+    at, stop = words.size, codes.size - tail
+    for position in reversed(range(len(tables))):
+        table, start, end = tables[position], bounds[position], min(stop, bounds[position + 1])
+        at = push(codes, start, end, encodings[position], table.precision, table.group, states, words, at)
+        if at < 0:
+            return b"", None
+    if codes.size >= states_of.MANY:
+        head += bytes([lanes.bit_length() - 1])
+    if lanes > 1:
+        head += varint(tail)
+    return head, states_of.pack(states, memory, words.size - at)
+
+
+def _choose(codes: AnyArray, bits: int, bounds: tuple[int, ...]) -> tuple[list[Table], bytes, int]:
+    """A table for each stretch, their bytes, and the bits of all with the codes; one for all if that is shorter."""
+    counts = [count(codes[start:stop], bits) for start, stop in pairwise(bounds)]
+    table, bits_of_all = Table.best(np.sum(counts, axis=0), bits)
+    again = len(counts) - 1
+    pooled = [table] * len(counts), table.pack() + bytes([_AGAIN] * again), bits_of_all + 8 * again
+    if not again:
+        return pooled
+    tables: list[Table] = []
+    head, total = b"", 0
+    for own in counts:
+        table, size = Table.best(own, bits)
+        same = tables[-1].cost(own) if tables else None
+        if same is not None and same + 8 <= size:
+            table, size = tables[-1], same + 8
+            head += bytes([_AGAIN])
+        else:
+            head += table.pack()
+        tables.append(table)
+        total += size
+    return (tables, head, total) if total < pooled[2] else pooled
+
+
+def _learning(codes: AnyArray, bits: int, packed: int, bounds: tuple[int, ...]) -> tuple[bytes, Bytes8 | None]:
+    """As `_static`."""
+    learnt = [adaptive.learn(codes[start:stop], bits) for start, stop in pairwise(bounds)]
+    expected = sum(model.cost for model in learnt)
+    if expected >= packed * 8:
+        return b"", None
+    lanes = states_of.lanes_for(codes.size, expected)
+    memory, words = states_of.buffer(packed)
+    last = learnt[-1].last
+    low = codes.size - adaptive.last_block(bounds[-1] - bounds[-2]) + 1
+    states, tail = states_of.start(codes, low, codes.size, last, last.encoding(), lanes)
+    at, stop = words.size, codes.size - tail
+    for model, (start, end) in zip(reversed(learnt), reversed(list(pairwise(bounds))), strict=True):
+        at = adaptive.push(codes, start, min(stop, end), end, model, states, words, at)
+        if at < 0:
+            return b"", None
+    head = bytes([_ADAPTIVE + lanes.bit_length() - 1])
+    if lanes > 1:
+        head += varint(tail)
+    return head, states_of.pack(states, memory, words.size - at)
+
+
+def read(n: int, bits: int, source: Source, parts: tuple[int, ...] = ()) -> Coded | None:
+    """The inverse of `write`, but for the coded bytes; None for codes that stayed packed.
+
+    Args:
+        n: Number of codes, more than 0.
+        bits: As `write`.
+        source: The frame.
+        parts: As `write`.
 
     Raises:
-        FrameError: ``tables`` when the bytes are not a table of an alphabet of 2**bits, or ``truncated``.
+        FrameError: ``tables`` when the bytes are not tables of alphabets of 2**bits, ``length``, or ``truncated``.
     """
-    head = source.byte()
-    if head == 0:
+    bounds = _bounds(n, parts)
+    first = source.byte()
+    if first == 0:
         return None
-    group, precision = head >> 4, (head & 15) + 4
-    if group >= bits or precision not in _PRECISIONS or precision + group > _FINEST:
-        raise FrameError("tables", f"no table has group {group} and precision {precision} for codes of {bits} bits")
-    shares = np.zeros(1 << (bits - group), np.int64)
-    used = _read_counts(source.peek(), shares, precision)
-    if used < 0:
-        raise FrameError("tables", f"the counts do not sum to 2**{precision}")
-    table = source.take((used + 7) // 8)
-    if used % 8 and table[-1] >> (used % 8):
-        raise FrameError("tables", "bits are set behind the last count")
-    return shares, group, source.varint()
+    tables: list[Table] | None = None
+    exponent = first - _ADAPTIVE
+    if first < _ADAPTIVE:
+        tables = [Table.read(first, bits, source)]
+        for _ in bounds[2:]:
+            head = source.byte()
+            tables.append(tables[-1] if head == _AGAIN else Table.read(head, bits, source))
+        exponent = source.byte() if n >= states_of.MANY else 0
+    lanes = 1 << min(exponent, 8)
+    if lanes not in states_of.LANES or (lanes > 1 and n < states_of.MANY):
+        raise FrameError("tables", f"{n} codes are not coded in 2**{exponent} lanes")
+    tail = source.varint() if lanes > 1 else 0
+    most = bounds[-1] - bounds[-2]
+    if tables is None:
+        most = adaptive.last_block(most) - 1
+    if tail > most:
+        raise FrameError("tables", f"states hold the last {tail} codes, where one model is of {most}")
+    return Coded(source.varint(), lanes, tail, bounds, None if tables is None else tuple(tables))
 
 
-def decode(coded: Bytes8, n: int, shares: Ints, group: int) -> AnyArray:
-    """Decode `n` codes, int32, from all of `coded`.
+def decode(data: Bytes8, coded: Coded, bits: int) -> AnyArray:
+    """Decode all codes, uint8 or uint16, from all of `data`.
 
     Raises:
-        FrameError: ``codes`` when the decoder does not end with every bit used, or meets a code the table rules out.
+        FrameError: ``codes`` when the decoder does not end with every bit used.
     """
-    if coded.size and coded[-1] == 0:
-        raise FrameError("codes", "coded bytes end in a zero, which no coder writes")
-    words = np.zeros((coded.size + 3) // 4, "<u4")
-    words.view(np.uint8)[: coded.size] = coded
-    coder = constriction.stream.stack.AnsCoder(words.astype(np.uint32, copy=False))
-    codes = coder.decode(_model(shares, group), n)
-    if not coder.is_empty():
-        raise FrameError("codes", f"coded bytes are left over after {n} codes")
-    if not shares[codes >> group].all():
-        raise FrameError("codes", "a code is not in its table")
-    result: AnyArray = codes
-    return result
+    states, words = states_of.unpack(data, coded.lanes)
+    n = coded.bounds[-1]
+    codes: AnyArray = np.empty(n, np.uint8 if bits <= 8 else np.uint16)
+    pull = kernels.pull_one if coded.lanes == 1 else kernels.pull
+    at = 0
+    for position, (start, end) in enumerate(pairwise(coded.bounds)):
+        stop = min(end, n - coded.tail)
+        if coded.tables is None:
+            table, decoding, at = adaptive.pull(codes, bits, start, stop, end, states, words, at)
+        else:
+            table = coded.tables[position]
+            decoding = table.decoding()
+            at = pull(codes, start, stop, *decoding, table.precision, table.group, states, words, at)
+        if at < 0:
+            raise FrameError("codes", f"the coded bytes end before {n} codes")
+    used = at == words.size - (coded.lanes if coded.lanes > 1 else 0)
+    if not used or not states_of.finish(states, codes, n - coded.tail, table, decoding):
+        raise FrameError("codes", f"the decoder of {n} codes does not end where its encoder began")
+    return codes
+
+
+__all__ = ["MAX_BITS", "Coded", "Model", "decode", "read", "write"]

@@ -1,0 +1,487 @@
+"""The loops of `tightwire.codecs.kmeans`, compiled; their twins are in `tightwire.codecs.float_twins`.
+
+Tables of all groups lie one after another: those of group g are tables[starts[g]:starts[g + 1]], in order, and
+thresholds[i] is the largest float32 that is not beyond the middle between tables[i] and tables[i + 1], so that the
+nearest centroid of a value, the lower one on a tie, has as its code the number of its group's thresholds below the value.
+"""
+
+import math
+
+import numba
+import numpy as np
+
+from tightwire.codecs.float_kernels import MAGNITUDE, bits_of, float_of, put
+from tightwire.codecs.kernels import STEP, noise
+from tightwire.wire.packing import LANES, ROWS, find_row, get_tail, put_row, put_tail
+from tightwire.wire.words import mul32, shl32, shr32
+
+BINS = 2048
+"""Of the grid that finds a value's neighbourhood among many thresholds."""
+ROUNDS = 60
+"""Of Lloyd's algorithm, at most."""
+OUTER = 128
+"""Points at either end that are looked at one by one when the first centroids are placed."""
+_RUN = 128
+_QUARTER = np.float32(0.25)
+_INFINITE = np.float32(np.inf)
+
+
+@numba.njit(cache=True, nogil=True)
+def sample(values, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    """One value of each of `out.size` stretches of equal length to `out`, at a place that looks random."""
+    for i in range(out.size):
+        start = i * values.size // out.size
+        width = (i + 1) * values.size // out.size - start
+        draw = np.int64(noise(mul32(np.uint32(i), STEP), np.uint32(0), np.uint32(0)))
+        out[i] = values[start + (draw * width >> 24)]
+
+
+@numba.njit(cache=True, nogil=True)
+def outside(values, low, high, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Values below `low` or above `high`, the first `out.size` of them, to `out`; returns how many."""
+    count = 0
+    for start in range(0, values.size, _RUN):
+        part = values[start : start + _RUN]
+        found = np.int32(0)
+        for lane in range(part.size):
+            found |= np.int32(part[lane] < low) | np.int32(part[lane] > high)
+        if found:
+            for lane in range(part.size):
+                if part[lane] < low or part[lane] > high:
+                    if count == out.size:
+                        return count
+                    out[count] = part[lane]
+                    count += 1
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def cube_root(x):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The cube root of x >= 0 to within 1 %, by operations that give the same bits on every machine."""
+    mantissa, exponent = math.frexp(x)
+    if mantissa == 0:
+        return 0.0
+    third = exponent // 3
+    return math.ldexp((0.586 + 0.42 * mantissa) * (1.0, 1.26, 1.587)[exponent - 3 * third], third)
+
+
+@numba.njit(cache=True, nogil=True)
+def _spread(points, weights, centroids):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Centroids to start from, as dense as the points to the power 1/3, which is best for many (Panter and Dite 1951).
+
+    Points are taken together by `stride`, but for the outermost, where much can lie between two.
+    """
+    k, last = centroids.size, points.size - 1
+    stride = max(1, points.size // (32 * k))
+    room = last // stride + stride + 2 * OUTER + 1
+    ends, reached = np.empty(room, np.int64), np.empty(room)
+    ends[0], reached[0] = 0, 0.0
+    cells = 0
+    while ends[cells] < last:
+        left = ends[cells]
+        right = left + (stride if OUTER <= left and left + stride + OUTER <= last else 1)
+        gap, mass = np.float64(points[right]) - np.float64(points[left]), weights[left] * (right - left)
+        cells += 1
+        ends[cells] = right
+        reached[cells] = reached[cells - 1] + cube_root(gap * gap * mass)
+    cell = 0
+    for j in range(k):
+        wanted = reached[cells] * (j + 0.5) / k
+        while cell < cells - 1 and reached[cell + 1] < wanted:
+            cell += 1
+        left, right = np.float64(points[ends[cell]]), np.float64(points[ends[cell + 1]])
+        width = reached[cell + 1] - reached[cell]
+        centroids[j] = left + (right - left) * ((wanted - reached[cell]) / width if width > 0 else 0.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _refill(points, mass, moment, square, ends):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Give what empty cells have to others: again and again the cell with the largest error is cut at its mean.
+
+    Cells are points[ends[j]:ends[j + 1]]; those that stay empty come last.
+    """
+    k, filled = ends.size - 1, 0
+    for j in range(k):
+        if ends[j + 1] > ends[j]:
+            filled += 1
+            ends[filled] = ends[j + 1]
+    while filled < k:
+        worst, largest = -1, 0.0
+        for j in range(filled):
+            first, last = ends[j], ends[j + 1]
+            total = moment[last] - moment[first]
+            error = (square[last] - square[first]) - total * total / (mass[last] - mass[first])
+            if error > largest:
+                worst, largest = j, error
+        if worst < 0:
+            break
+        first, last = ends[worst], ends[worst + 1]
+        mean = (moment[last] - moment[first]) / (mass[last] - mass[first])
+        middle = first
+        while middle < last and points[middle] <= mean:
+            middle += 1
+        if middle == first or middle == last:
+            break
+        for j in range(filled, worst, -1):
+            ends[j + 1] = ends[j]
+        ends[worst + 1] = middle
+        filled += 1
+    ends[filled:] = points.size
+
+
+@numba.njit(cache=True, nogil=True)
+def _rounds(points, mass, moment, square, centroids, ends):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Cells of the nearest centroid, and centroids in the mean of their cell, until nothing moves."""
+    k, m = centroids.size, points.size
+    for _ in range(ROUNDS):
+        moved, full = False, True
+        for j in range(1, k):
+            middle, end = (centroids[j - 1] + centroids[j]) * 0.5, ends[j]
+            while end < m and points[end] <= middle:
+                end += 1
+            while end > 0 and points[end - 1] > middle:
+                end -= 1
+            moved |= end != ends[j]
+            ends[j] = end
+            full &= ends[j] > ends[j - 1]
+        if not (full and ends[k] > ends[k - 1]):
+            _refill(points, mass, moment, square, ends)
+            moved = True
+        for j in range(k):
+            first, last = ends[j], ends[j + 1]
+            centroids[j] = points[m - 1]
+            if last > first:
+                mean = (moment[last] - moment[first]) / (mass[last] - mass[first])
+                centroids[j] = min(max(mean, np.float64(points[first])), np.float64(points[last - 1]))
+        if not moved:
+            break
+
+
+@numba.njit(cache=True, nogil=True)
+def lloyd(points, weights, table):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Lloyd's algorithm in one dimension.
+
+    Args:
+        points: In order, shape (m,), float32, m > 0.
+        weights: Of each, shape (m,), float64.
+        table: Takes the centroids, in order and all different; shape (k,).
+
+    Returns:
+        How many there are: at most k, and the points themselves where they take no more than k different values.
+    """
+    k, m = table.size, points.size
+    count = 0
+    for i in range(m):
+        if i == 0 or points[i] != points[i - 1]:
+            if count < k:
+                table[count] = points[i] + np.float32(0)
+            count += 1
+    if count <= k:
+        return count
+    mass, moment, square = np.zeros(m + 1), np.zeros(m + 1), np.zeros(m + 1)
+    for i in range(m):
+        point = np.float64(points[i])
+        mass[i + 1] = mass[i] + weights[i]
+        moment[i + 1] = moment[i] + weights[i] * point
+        square[i + 1] = square[i] + weights[i] * point * point
+    centroids, ends = np.empty(k), np.empty(k + 1, np.int64)
+    for j in range(k + 1):
+        ends[j] = m * j // k
+    _spread(points, weights, centroids)
+    _rounds(points, mass, moment, square, centroids, ends)
+    count = 0
+    for j in range(k):
+        weight, total = 0.0, 0.0
+        for i in range(ends[j], ends[j + 1]):
+            weight += weights[i]
+            total += weights[i] * np.float64(points[i])
+        if ends[j + 1] > ends[j]:
+            centroid = np.float32(total / weight) + np.float32(0)
+            if count == 0 or centroid > table[count - 1]:
+                table[count] = centroid
+                count += 1
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def lloyd_rows(points, table, tables, counts):  # type: ignore[no-untyped-def]  # numba infers the types
+    """`lloyd` for each row of `points`, by weights of 1; centroids one after another to `tables`, returns how many."""
+    weights = np.ones(points.shape[1])
+    end = 0
+    for row in range(points.shape[0]):
+        counts[row] = lloyd(points[row], weights, table)
+        tables[end : end + counts[row]] = table[: counts[row]]
+        end += counts[row]
+    return end
+
+
+@numba.njit(cache=True, nogil=True)
+def _threshold(thresholds, at, end):  # type: ignore[no-untyped-def]  # numba infers the types
+    return thresholds[at] if at < end else _INFINITE
+
+
+@numba.njit(cache=True, nogil=True)
+def _fifteen(t, at, end):  # type: ignore[no-untyped-def]  # numba infers the types
+    return (
+        _threshold(t, at, end),
+        _threshold(t, at + 1, end),
+        _threshold(t, at + 2, end),
+        _threshold(t, at + 3, end),
+        _threshold(t, at + 4, end),
+        _threshold(t, at + 5, end),
+        _threshold(t, at + 6, end),
+        _threshold(t, at + 7, end),
+        _threshold(t, at + 8, end),
+        _threshold(t, at + 9, end),
+        _threshold(t, at + 10, end),
+        _threshold(t, at + 11, end),
+        _threshold(t, at + 12, end),
+        _threshold(t, at + 13, end),
+        _threshold(t, at + 14, end),
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _has(code, bit):  # type: ignore[no-untyped-def]  # numba infers the types
+    return np.uint32(code & np.uint32(bit)) != np.uint32(0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _pick16(b3, b2, b1, b0, t):  # type: ignore[no-untyped-def]  # numba infers the types
+    low = _pick8(b2, b1, b0, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7])
+    high = _pick8(b2, b1, b0, t[8], t[9], t[10], t[11], t[12], t[13], t[14], t[15])
+    return high if b3 else low
+
+
+@numba.njit(cache=True, nogil=True)
+def _pick8(b2, b1, b0, v0, v1, v2, v3, v4, v5, v6, v7):  # type: ignore[no-untyped-def]  # numba infers the types
+    low = (v3 if b0 else v2) if b1 else (v1 if b0 else v0)
+    high = (v7 if b0 else v6) if b1 else (v5 if b0 else v4)
+    return high if b2 else low
+
+
+@numba.njit(cache=True, nogil=True)
+def _search16(x, t):  # type: ignore[no-untyped-def]  # numba infers the types
+    b3 = x > t[7]
+    b2 = x > (t[11] if b3 else t[3])
+    left, right = (t[5] if b2 else t[1]), (t[13] if b2 else t[9])
+    b1 = x > (right if b3 else left)
+    left, right = (t[2] if b1 else t[0]), (t[6] if b1 else t[4])
+    lower = right if b2 else left
+    left, right = (t[10] if b1 else t[8]), (t[14] if b1 else t[12])
+    upper = right if b2 else left
+    b0 = x > (upper if b3 else lower)
+    return np.uint32(
+        np.uint32(np.uint32(8) if b3 else np.uint32(0))
+        | np.uint32(np.uint32(4) if b2 else np.uint32(0))
+        | np.uint32(np.uint32(2) if b1 else np.uint32(0))
+        | np.uint32(np.uint32(1) if b0 else np.uint32(0))
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _assign_few(values, start, length, starts, thresholds, codes):  # type: ignore[no-untyped-def]  # numba infers the types
+    at = 0
+    while at < values.size:
+        group = (start + at) // length
+        end = min((group + 1) * length - start, values.size)
+        part, into = values[at:end], codes[at:end]
+        t = _fifteen(thresholds, starts[group], starts[group + 1] - 1)
+        for lane in range(end - at):
+            into[lane] = _search16(part[lane], t)
+        at = end
+
+
+@numba.njit(cache=True, nogil=True)
+def _assign_many(values, start, length, starts, thresholds, codes):  # type: ignore[no-untyped-def]  # numba infers the types
+    for at in range(values.size):
+        group = (start + at) // length
+        low, left = starts[group], starts[group + 1] - starts[group]
+        while left > 1:
+            half = left >> 1
+            low += half * np.int64(values[at] > thresholds[low + half - 1])
+            left -= half
+        codes[at] = np.uint32(low - starts[group])
+
+
+@numba.njit(cache=True, nogil=True)
+def place_of(x, offset):  # type: ignore[no-untyped-def]  # numba infers the types
+    """An integer below 2**29 that grows with `x`, or stays: linear up to 4 * `offset`, logarithmic beyond; odd."""
+    raw = bits_of(x)
+    size = np.float32(np.float32(float_of(np.uint32(raw & MAGNITUDE)) * _QUARTER) + offset)
+    beyond = np.int32(bits_of(size) - bits_of(offset))
+    sign = np.int32(np.int32(raw) >> np.int32(31))
+    return np.int32(np.int32(np.int32(beyond >> np.int32(2)) ^ sign) - sign)
+
+
+@numba.njit(cache=True, nogil=True)
+def _bin(x, offset, low, shift):  # type: ignore[no-untyped-def]  # numba infers the types
+    place = np.int32(np.int32(place_of(x, offset) - low) >> shift)
+    return np.uint32(min(max(place, np.int32(0)), np.int32(BINS - 1)))
+
+
+@numba.njit(cache=True, nogil=True)
+def grid(thresholds, offset, low, shift, below, edges):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Fill a grid of `BINS` bins: the bin of x is (place_of(x, offset) - low) >> shift, or the nearest there is.
+
+    Args:
+        thresholds: In order, shape (k,).
+        offset: As `place_of`.
+        low: The place of the first threshold.
+        shift: As said.
+        below: Takes how many thresholds lie in bins before each bin, shape (BINS,).
+        edges: Takes the first threshold in each bin, or infinity, shape (BINS,).
+
+    Returns:
+        The most thresholds that lie in one bin.
+    """
+    below[:] = 0
+    edges[:] = _INFINITE
+    for j in range(thresholds.size - 1, -1, -1):
+        place = _bin(thresholds[j], offset, low, shift)
+        below[place] += np.uint32(1)
+        edges[place] = thresholds[j]
+    total, most = np.uint32(0), np.uint32(0)
+    for place in range(BINS):
+        here = below[place]
+        below[place] = total
+        total = np.uint32(total + here)
+        most = max(most, here)
+    return most
+
+
+@numba.njit(cache=True, nogil=True)
+def gridded(thresholds, offset, below, edges):  # type: ignore[no-untyped-def]  # numba infers the types
+    """`grid` from the first threshold to the last, as fine as its bins allow; returns (most, low, shift)."""
+    low, high = place_of(thresholds[0], offset), place_of(thresholds[thresholds.size - 1], offset)
+    shift = np.int32(0)
+    while np.int32(high - low) >> shift >= BINS:
+        shift = np.int32(shift + 1)
+    return grid(thresholds, offset, low, shift, below, edges), low, shift
+
+
+@numba.njit(cache=True, nogil=True)
+def _assign_grid(values, most, offset, low, shift, below, edges, thresholds, codes):  # type: ignore[no-untyped-def]  # numba infers the types
+    for lane in range(values.size):
+        codes[lane] = _bin(values[lane], offset, low, shift)
+    for lane in range(values.size):
+        place = codes[lane]
+        codes[lane] = np.uint32(below[place] + np.uint32(values[lane] > edges[place]))
+    for _ in range(most - 1):
+        for lane in range(values.size):
+            code = codes[lane]
+            codes[lane] = np.uint32(code + np.uint32(values[lane] > thresholds[code]))
+
+
+@numba.njit(cache=True, nogil=True)
+def assign(values, length, starts, thresholds, guide, bits, words, tail):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Packed codes of the nearest centroids.
+
+    `guide` is (most, offset, low, shift, below, edges) of `grid`, where there is one group, or None.
+    """
+    few = True
+    for group in range(starts.size - 1):
+        few &= starts[group + 1] - starts[group] <= 16
+    codes = np.empty(LANES, np.uint32)
+    columns = values.size // ROWS
+    for block in range(0, columns, LANES):
+        lanes = min(LANES, columns - block)
+        for row in range(ROWS):
+            offset, here, _ = find_row(words, block * bits, row, lanes, bits)
+            target = codes if offset else here
+            start = block * ROWS + row * lanes
+            part = values[start : start + lanes]
+            if guide is not None:
+                most, middle, low, shift, below, edges = guide
+                _assign_grid(part, most, middle, low, shift, below, edges, thresholds, target)
+            elif few:
+                _assign_few(part, start, length, starts, thresholds, target)
+            else:
+                _assign_many(part, start, length, starts, thresholds, target)
+            if offset:
+                put_row(codes, words, block * bits, row, lanes, bits)
+    start = columns * ROWS
+    _assign_many(values[start:], start, length, starts, thresholds, codes)
+    for at in range(values.size - start):
+        put_tail(tail, at, codes[at], bits)
+
+
+@numba.njit(cache=True, nogil=True)
+def _entry(tables, at, last):  # type: ignore[no-untyped-def]  # numba infers the types
+    return tables[min(at, last)]
+
+
+@numba.njit(cache=True, nogil=True)
+def _sixteen(t, at, last):  # type: ignore[no-untyped-def]  # numba infers the types
+    return (
+        _entry(t, at, last),
+        _entry(t, at + 1, last),
+        _entry(t, at + 2, last),
+        _entry(t, at + 3, last),
+        _entry(t, at + 4, last),
+        _entry(t, at + 5, last),
+        _entry(t, at + 6, last),
+        _entry(t, at + 7, last),
+        _entry(t, at + 8, last),
+        _entry(t, at + 9, last),
+        _entry(t, at + 10, last),
+        _entry(t, at + 11, last),
+        _entry(t, at + 12, last),
+        _entry(t, at + 13, last),
+        _entry(t, at + 14, last),
+        _entry(t, at + 15, last),
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def look_up(words, tail, bits, length, starts, tables, weight, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Decode packed codes to `out`, or add them times `weight`; returns whether every code is in its group's table."""
+    codes = np.empty(LANES, np.uint32)
+    mask = np.uint32((np.int64(1) << bits) - 1)
+    good = True
+    columns = out.size // ROWS
+    for block in range(0, columns, LANES):
+        lanes = min(LANES, columns - block)
+        for row in range(ROWS):
+            offset, here, following = find_row(words, block * bits, row, lanes, bits)
+            if offset + bits > 32:
+                back = np.uint32(32 - offset)
+                for lane in range(lanes):
+                    codes[lane] = (shr32(here[lane], offset) | shl32(following[lane], back)) & mask
+            else:
+                for lane in range(lanes):
+                    codes[lane] = shr32(here[lane], offset) & mask
+            start = block * ROWS + row * lanes
+            good &= _look_up(codes[:lanes], start, bits, length, starts, tables, weight, out[start : start + lanes])
+    start = columns * ROWS
+    for at in range(out.size - start):
+        codes[at] = get_tail(tail, at, bits)
+    return good & _look_up(codes[: out.size - start], start, bits, length, starts, tables, weight, out[start:])
+
+
+@numba.njit(cache=True, nogil=True)
+def _look_up(codes, start, bits, length, starts, tables, weight, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    good = True
+    at = 0
+    while at < codes.size:
+        group = (start + at) // length
+        end = min((group + 1) * length - start, codes.size)
+        part, into = codes[at:end], out[at:end]
+        first = starts[group]
+        last = np.uint32(starts[group + 1] - first - 1)
+        most = np.uint32(0)
+        if bits <= 4:
+            t = _sixteen(tables, first, starts[group + 1] - 1)
+            for lane in range(end - at):
+                code = part[lane]
+                most = max(most, code)
+                put(into, lane, _pick16(_has(code, 8), _has(code, 4), _has(code, 2), _has(code, 1), t), weight)
+        else:
+            table = tables[first : starts[group + 1]]
+            for lane in range(end - at):
+                code = part[lane]
+                most = max(most, code)
+                put(into, lane, table[min(code, last)], weight)
+        good &= most <= last
+        at = end
+    return good

@@ -1,0 +1,434 @@
+"""The hot loops of the sparsifiers, compiled by numba; `tightwire.codecs.sparse_twins` holds the same in pure NumPy."""
+
+import numba
+import numpy as np
+
+from tightwire.arrays import Bytes8, Flat, Floats, Ints
+from tightwire.codecs.kernels import FOLD, Bits
+from tightwire.wire.packing import Codes
+from tightwire.wire.words import ones64
+
+_BINS = 2048
+_LANES = 32
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""What the states of SplitMix64 are apart."""
+LARGEST = np.finfo(np.float32).max
+"""Of what is finite."""
+_BLOCK = 4096
+"""Values that are zeroed and then written to while they are in the nearest cache."""
+
+
+@numba.njit(cache=True, nogil=True)
+def _range(magnitudes, size):  # type: ignore[no-untyped-def]  # numba infers the types
+    low, high = magnitudes[0], magnitudes[0]
+    for i in range(size):
+        low = min(low, magnitudes[i])
+        high = max(high, magnitudes[i])
+    return low, high
+
+
+@numba.njit(cache=True, nogil=True)
+def _rank(magnitudes, k):  # type: ignore[no-untyped-def]  # numba infers the types
+    """As `rank`, in a copy that it overwrites. Neighbours are counted apart, so that none waits for another."""
+    size = np.int64(magnitudes.size)
+    counts = np.empty((4, _BINS), np.int64)
+    while True:
+        low, high = _range(magnitudes, size)
+        if low == high:
+            return low, k
+        shift = 0
+        while (np.int64(high) - low) >> shift >= _BINS:
+            shift += 1
+        counts[:] = 0
+        for i in range(size):
+            counts[i & 3, (magnitudes[i] - low) >> shift] += 1
+        chosen = _BINS - 1
+        while True:
+            here = counts[0, chosen] + counts[1, chosen] + counts[2, chosen] + counts[3, chosen]
+            if here >= k:
+                break
+            k -= here
+            chosen -= 1
+        if shift == 0:
+            return np.int32(low + chosen), k
+        left = np.int64(0)
+        for i in range(size):
+            magnitudes[left] = magnitudes[i]
+            left += np.int64((magnitudes[i] - low) >> shift == chosen)
+        size = left
+
+
+def rank(raw: Bits, k: int) -> tuple[int, int]:
+    """The k-th largest magnitude, and how many of those equal to it are among the k largest.
+
+    By histograms, each of a bin of the one before, so that many equal values take no longer.
+
+    Args:
+        raw: Shape (m,); the sign bit is ignored.
+        k: 1 to m.
+    """
+    least, ties = _rank(raw & FOLD, k)
+    return int(least), int(ties)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _lowest(mask):  # type: ignore[no-untyped-def]  # numba infers the types
+    """(which bit of the mask is the lowest set, the mask without it); of no set bits, lane 0."""
+    below = mask - np.uint64(1)
+    return ones64(~mask & below) & np.uint64(63), mask & below
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _put(raw, first, mask, found, out, count):  # type: ignore[no-untyped-def]  # numba infers the types
+    lane, mask = _lowest(mask)
+    at = first + lane
+    found[count] = at
+    out[count] = raw[at]
+    return mask, count + np.uint64(1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _reaching(raw, threshold, found, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    """As `reaching`; how many there are, or some number beyond the room. Room is two less than what the arrays hold."""
+    count, room = np.uint64(0), np.uint64(found.size - 2)
+    for start in range(0, raw.size // 64 * 64, 64):
+        part = raw[start : start + 64]
+        mask = np.uint64(0)
+        for lane in range(64):
+            mask |= np.uint64((part[lane] & FOLD) >= threshold) << np.uint64(lane)
+        after = count + ones64(mask)
+        if after > room:
+            return after
+        first = np.uint64(start)
+        mask, count = _put(raw, first, mask, found, out, count)
+        mask, count = _put(raw, first, mask, found, out, count)
+        while mask:
+            mask, count = _put(raw, first, mask, found, out, count)
+        count = after
+    for at in range(raw.size // 64 * 64, raw.size):
+        if count > room:
+            return count
+        found[count] = at
+        out[count] = raw[at]
+        count += np.uint64((raw[at] & FOLD) >= threshold)
+    return count
+
+
+def reaching(raw: Bits, threshold: int, room: int) -> tuple[Ints, Bits] | None:
+    """Indices, increasing, and bits of the magnitudes that are `threshold` or more; None if there are more than `room`.
+
+    Of 64 values at a time two are taken unasked, so that where few reach the threshold no branch depends on the data.
+
+    Args:
+        raw: Shape (n,), contiguous; the sign bit is ignored.
+        threshold: 0 to 2**31 - 1.
+        room: How many are expected at most.
+    """
+    found, out = np.empty(room + 2, np.int64), np.empty(room + 2, np.int32)
+    count = _reaching(raw, np.int32(threshold), found, out)
+    return (found[:count], out[:count]) if count <= room else None
+
+
+@numba.njit(cache=True, nogil=True)
+def _around(raw, low, high, inside):  # type: ignore[no-untyped-def]  # numba infers the types
+    above, tops, bottoms, count = np.int64(0), np.int64(0), np.int64(0), np.uint64(0)
+    room = np.uint64(inside.size - 64)
+    whole = raw.size // 64 * 64
+    for start in range(0, whole, 64):
+        part = raw[start : start + 64]
+        over, top, bottom = np.int32(0), np.int32(0), np.int32(0)
+        mask = np.uint64(0)
+        for lane in range(64):
+            magnitude = part[lane] & FOLD
+            over += np.int32(magnitude > high)
+            top += np.int32(magnitude == high)
+            bottom += np.int32(magnitude == low)
+        for lane in range(64):
+            magnitude = part[lane] & FOLD
+            mask |= np.uint64((magnitude > low) & (magnitude < high)) << np.uint64(lane)
+        above += over
+        tops += top
+        bottoms += bottom
+        while mask:
+            lane, mask = _lowest(mask)
+            inside[count] = part[lane] & FOLD
+            count += np.uint64(1)
+        if count > room:
+            break
+    for i in range(whole, raw.size):
+        magnitude = raw[i] & FOLD
+        above += np.int64(magnitude > high)
+        tops += np.int64(magnitude == high)
+        bottoms += np.int64(magnitude == low)
+        if low < magnitude < high and count < inside.size:
+            inside[count] = magnitude
+            count += np.uint64(1)
+    return above, tops, np.int64(count), bottoms
+
+
+def around(raw: Bits, low: int, high: int, room: int) -> tuple[int, int, Bits, int] | None:
+    """How many magnitudes are above `high`, how many equal to it; those between; how many are equal to `low`.
+
+    Args:
+        raw: Shape (n,), contiguous; the sign bit is ignored.
+        low: 0 or more.
+        high: Greater.
+        room: How many are expected between, at most; None is returned for more.
+    """
+    inside = np.empty(room + 64, np.int32)
+    above, tops, count, bottoms = _around(raw, np.int32(low), np.int32(high), inside)
+    return (int(above), int(tops), inside[:count], int(bottoms)) if count <= room else None
+
+
+@numba.njit(cache=True, nogil=True)
+def counted(raw, threshold):  # type: ignore[no-untyped-def]  # numba infers the types
+    """How many magnitudes are `threshold` or more, and how many are more."""
+    reaching, above = np.int64(0), np.int64(0)
+    for start in range(0, raw.size, _BLOCK):
+        part = raw[start : start + _BLOCK]
+        here, over = np.int32(0), np.int32(0)
+        for i in range(part.size):
+            magnitude = part[i] & FOLD
+            here += np.int32(magnitude >= threshold)
+            over += np.int32(magnitude > threshold)
+        reaching += here
+        above += over
+    return reaching, above
+
+
+@numba.njit(cache=True, nogil=True)
+def take(raw, least, ties, found, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Indices and bits of the magnitudes above `least`, and of the first `ties` that are equal to it.
+
+    `found` and `out` have room for just those.
+    """
+    count, room = np.uint64(0), np.uint64(found.size)
+    whole = raw.size // 64 * 64
+    for start in range(0, whole, 64):
+        part = raw[start : start + 64]
+        mask, equal = np.uint64(0), np.uint64(0)
+        for lane in range(64):
+            mask |= np.uint64((part[lane] & FOLD) > least) << np.uint64(lane)
+        if ties > 0:
+            for lane in range(64):
+                equal |= np.uint64((part[lane] & FOLD) == least) << np.uint64(lane)
+            while equal and ties > 0:
+                mask |= equal & (~equal + np.uint64(1))
+                equal &= equal - np.uint64(1)
+                ties -= 1
+        while mask and count < room:
+            mask, count = _put(raw, np.uint64(start), mask, found, out, count)
+        if count == room:
+            return
+    for i in range(whole, raw.size):
+        magnitude = raw[i] & FOLD
+        tie = magnitude == least and ties > 0
+        if (magnitude > least or tie) and count < room:
+            found[count] = i
+            out[count] = raw[i]
+            count += np.uint64(1)
+            ties -= np.int64(tie)
+
+
+@numba.njit(cache=True, nogil=True)
+def narrow(candidates, bits, least, ties):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Move those above `least`, and the first `ties` equal to it, to the front of both, in their order."""
+    count = np.uint64(0)
+    for at in range(bits.size):
+        magnitude = bits[at] & FOLD
+        tie = (magnitude == least) & (ties > 0)
+        candidates[count] = candidates[at]
+        bits[count] = bits[at]
+        ties -= np.int64(tie)
+        count += np.uint64((magnitude > least) | tie)
+
+
+@numba.njit(cache=True, nogil=True)
+def _place(indices, values, rest, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    at = 0
+    for start in range(0, out.size, _BLOCK):
+        stop = min(start + _BLOCK, out.size)
+        out[start:stop] = rest
+        while at < indices.size and indices[at] < stop:
+            out[indices[at]] = values[at]
+            at += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _add(indices, values, weight, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    for at in range(indices.size):
+        out[indices[at]] += values[at] * weight
+
+
+def place(indices: Ints, values: Flat, out: Flat) -> None:
+    """Write zeros to `out`, and `values` to its `indices`, which increase and are within it."""
+    _place(indices, values, np.float32(0), out)
+
+
+def place_codes(indices: Ints, codes: Codes, zero: int, n: int) -> Codes:
+    """`n` codes: `codes` at `indices`, which increase and are below n, and `zero` elsewhere."""
+    out = np.empty(n, np.uint32)
+    _place(indices, codes, np.uint32(zero), out)
+    return out
+
+
+def add(indices: Ints, values: Flat, weight: np.float32, out: Flat) -> None:
+    """Add `values` times `weight`, in float32, to `out` at `indices`, which are within it."""
+    _add(indices, values, weight, out)
+
+
+@numba.njit(cache=True, nogil=True)
+def _distances(codes, zero, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    for i in range(codes.size):
+        way = np.int32(np.int32(codes[i]) - zero)
+        out[i] = abs(way) | (way & ~FOLD)
+
+
+def distances(codes: Codes, zero: int) -> Bits:
+    """How far each of the codes, all below 2**31, is from the code `zero`; the sign bit is set where it is below."""
+    out = codes.view(np.int32)
+    _distances(codes, np.int32(zero), out)
+    return out
+
+
+def at_distances(raw: Bits, zero: int) -> Codes:
+    """The codes that have these `distances`."""
+    ways = raw & FOLD
+    codes: Codes = np.where(raw < 0, zero - ways, zero + ways).astype(np.uint32)
+    return codes
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def mix64(x):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The finaliser of SplitMix64: a permutation of 64-bit numbers (Steele et al. 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw(n, k, seed, marks):  # type: ignore[no-untyped-def]  # numba infers the types
+    half = np.uint64(0xFFFFFFFF)
+    state = mix64(seed + GOLDEN)
+    count = np.uint64(0)
+    while count < k:
+        state += GOLDEN
+        x = mix64(state)
+        at = ((x >> np.uint64(32)) * n + ((x & half) * n >> np.uint64(32))) >> np.uint64(32)
+        byte = marks[at >> np.uint64(3)]
+        bit = np.uint64(1) << (at & np.uint64(7))
+        count += np.uint64((byte & bit) == 0)
+        marks[at >> np.uint64(3)] = np.uint8(byte | bit)
+
+
+def draw(n: int, k: int, seed: int, marks: Bytes8) -> None:
+    """Set `k` bits at random of the first `n`, n < 2**32, of `marks`, all clear; see `tightwire.codecs.randk`."""
+    _draw(np.uint64(n), np.uint64(k), np.uint64(seed), marks)
+
+
+@numba.njit(cache=True, nogil=True)
+def _scaled(values, factor, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    for i in range(values.size):
+        out[i] = min(max(values[i] * factor, -LARGEST), LARGEST)
+
+
+def scaled(values: Flat, factor: np.float32) -> Flat:
+    """`values` times `factor` in float32, cut to what is finite."""
+    out = np.empty_like(values)
+    _scaled(values, factor, out)
+    return out
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def folded(lanes):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The sum of the lanes, a power of two: the upper half is added to the lower until one is left."""
+    half = lanes.size >> 1
+    while half:
+        for lane in range(half):
+            lanes[lane] += lanes[half + lane]
+        half >>= 1
+    return lanes[0]
+
+
+@numba.njit(cache=True, nogil=True)
+def _sum_magnitudes(values):  # type: ignore[no-untyped-def]  # numba infers the types
+    lanes = np.zeros(_LANES)
+    whole = values.size // _LANES * _LANES
+    for start in range(0, whole, _LANES):
+        part = values[start : start + _LANES]
+        for lane in range(_LANES):
+            lanes[lane] += np.float64(abs(part[lane]))
+    for i in range(whole, values.size):
+        lanes[i - whole] += np.float64(abs(values[i]))
+    return folded(lanes)
+
+
+def mean_magnitude(values: Flat) -> float:
+    """Mean of the magnitudes, in float64: value i goes to sum i % 32, and those are `folded`."""
+    return float(_sum_magnitudes(values)) / values.size
+
+
+@numba.njit(cache=True, nogil=True)
+def _energies(values, length, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    lanes = np.empty(_LANES)
+    for group in range(out.size):
+        part = values[group * length : min((group + 1) * length, values.size)]
+        lanes[:] = 0.0
+        whole = part.size // _LANES * _LANES
+        for start in range(0, whole, _LANES):
+            for lane in range(_LANES):
+                lanes[lane] += np.float64(part[start + lane]) * np.float64(part[start + lane])
+        for i in range(whole, part.size):
+            lanes[i - whole] += np.float64(part[i]) * np.float64(part[i])
+        out[group] = folded(lanes)
+
+
+def energies(values: Flat, length: int) -> Floats:
+    """Squared norms of runs of `length` values, the last of which may be shorter; summed as `mean_magnitude`."""
+    out = np.empty(-(-values.size // length))
+    _energies(values, length, out)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _take_groups(chosen, length, values, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    for at in range(chosen.size):
+        start = chosen[at] * length
+        part = values[start : min(start + length, values.size)]
+        out[at * length : at * length + part.size] = part
+
+
+@numba.njit(cache=True, nogil=True)
+def _place_groups(chosen, length, values, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    at = 0
+    for group in range((out.size + length - 1) // length):
+        part = out[group * length : min((group + 1) * length, out.size)]
+        if at < chosen.size and chosen[at] == group:
+            part[:] = values[at * length : at * length + part.size]
+            at += 1
+        else:
+            part[:] = np.float32(0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_groups(chosen, length, values, weight, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    for at in range(chosen.size):
+        start = chosen[at] * length
+        part = out[start : min(start + length, out.size)]
+        for i in range(part.size):
+            part[i] += values[at * length + i] * weight
+
+
+def take_groups(chosen: Ints, length: int, values: Flat, out: Flat) -> None:
+    """Copy the `chosen` runs of `length` values, the last of which may be shorter, to `out`, which they fill."""
+    _take_groups(chosen, length, values, out)
+
+
+def place_groups(chosen: Ints, length: int, values: Flat, out: Flat) -> None:
+    """The inverse of `take_groups`; the other runs of `out` become zeros."""
+    _place_groups(chosen, length, values, out)
+
+
+def add_groups(chosen: Ints, length: int, values: Flat, weight: np.float32, out: Flat) -> None:
+    """Add `values` times `weight`, in float32, to the runs they were taken from."""
+    _add_groups(chosen, length, values, weight, out)

@@ -1,0 +1,243 @@
+"""Frames from tensors on a device, and back, without the values crossing to the host.
+
+A chain runs on the device of its values until they are packed codes or final bytes; only those, scales and positions
+cross, and entropy coding is done on the host. Frames and decoded values are, bit for bit, those of
+`tightwire.codecs.codec`. A stage that is not in `tightwire.tensors.stages.STAGES` runs on the host, with those behind
+it, and then the values it takes cross instead: `stages_on_host` names such stages.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tightwire.arrays import Flat
+from tightwire.codecs.chain import Chain, Part, slot
+from tightwire.codecs.codec import Codec, Encoded, Memory, Piece
+from tightwire.codecs.floats import Plain
+from tightwire.codecs.stage import Context, Layout, Plane, Stage, Target, Undo
+from tightwire.errors import CodecError, FrameError, LedgerError
+from tightwire.keys import key as derive
+from tightwire.tensors.planes import TensorPlane, TensorTarget, TensorUndo
+from tightwire.tensors.stages import on_device
+from tightwire.wire.frame import seal, unseal
+from tightwire.wire.schema import Schema
+from tightwire.wire.streams import Sink, Source
+
+
+def stages_on_host(codec: Codec) -> tuple[str, ...]:
+    """Names of the stages that make real values cross between device and host, in the order of the line; none is best.
+
+    It is at most one a chain: those behind it run on the host, too.
+    """
+    found = []
+    for chain in (codec.default, *(chain for _, chain in codec.rules)):
+        kind = "reals"
+        for stage in _whole(chain):
+            if kind == "reals" and on_device(stage, Layout("reals", 1, 32)) is None:
+                found.append(stage.name)
+                break
+            kind = stage.gives or kind
+    return tuple(dict.fromkeys(found))
+
+
+def encode(
+    codec: Codec,
+    update: Tensor,
+    schema: Schema,
+    *,
+    key: int,
+    round: int,
+    client: int,
+    memory: Memory | None = None,
+) -> Encoded:
+    """Encode an update that lies on any device; the frame is that of `Codec.encode`.
+
+    Args:
+        codec: How.
+        update: Shape (schema.size,); other floats than float32, and strided ones, are converted.
+        schema: Its tensors.
+        key: As `Codec.encode`.
+        round: As `Codec.encode`.
+        client: As `Codec.encode`.
+        memory: As `Codec.encode`.
+
+    Raises:
+        CodecError: When the update has another shape, is not of floats, or is not finite.
+        LedgerError: When the bill does not add up to the frame's length.
+    """
+    values = _flat(update, schema)
+    sink = Sink()
+    left = dict(memory or {})
+    for piece in codec.pieces(schema):
+        _encode(piece, values, sink, key, round, memory or {}, left)
+    frame, sections = seal(sink, digest=schema.digest, round=round, client=client, line=codec.compact)
+    if sections.total != len(frame):
+        raise LedgerError(
+            f"round {round}, client {client}: the sections of a `{codec}` frame add up to {sections.total} bytes, "
+            f"but the frame has {len(frame)}"
+        )
+    return Encoded(frame, sections, codec.nominal_bits(schema), left)
+
+
+def decode(
+    frame: bytes,
+    schema: Schema,
+    *,
+    device: torch.device | str,
+    round: int | None = None,
+    client: int | None = None,
+) -> Tensor:
+    """Decode a frame to a device; the values are those of `tightwire.codecs.codec.decode`.
+
+    Args:
+        frame: One whole frame.
+        schema: What the receiver expects.
+        device: Where the update will be.
+        round: The round it must be of, if given.
+        client: The client it must be from, if given.
+
+    Returns:
+        The update, float32, shape (schema.size,), finite.
+
+    Raises:
+        FrameError: As the function on the host.
+    """
+    out = torch.empty(schema.size, dtype=torch.float32, device=device)
+    _decode(frame, schema, TensorTarget(out), round, client)
+    return out
+
+
+def decode_add(
+    frame: bytes,
+    schema: Schema,
+    total: Tensor,
+    *,
+    weight: float = 1.0,
+    round: int | None = None,
+    client: int | None = None,
+) -> None:
+    """Decode a frame and add it to a sum on a device, total += weight * decoded in float32.
+
+    Args:
+        frame: As `decode`.
+        schema: As `decode`.
+        total: The sum, shape (schema.size,), float32 and contiguous; on an error its content is undefined.
+        weight: What the update counts; rounded to float32.
+        round: As `decode`.
+        client: As `decode`.
+
+    Raises:
+        FrameError: As `decode`.
+        ValueError: When `total` is not as it must be.
+    """
+    if total.shape != (schema.size,) or total.dtype != torch.float32 or not total.is_contiguous():
+        raise ValueError(
+            f"total must be contiguous float32 of shape ({schema.size},), got {total.dtype} {tuple(total.shape)}"
+        )
+    _decode(frame, schema, TensorTarget(total, float(np.float32(weight))), round, client)
+
+
+def _flat(update: Tensor, schema: Schema) -> Tensor:
+    """An update as contiguous float32 of shape (schema.size,)."""
+    if not update.is_floating_point():
+        raise CodecError(f"an update is of floats, got {update.dtype}")
+    if update.shape != (schema.size,):
+        raise CodecError(f"an update has shape ({schema.size},) by its schema, got {tuple(update.shape)}")
+    return update.detach().to(torch.float32).contiguous()
+
+
+def _whole(chain: Chain) -> tuple[Stage, ...]:
+    """The stages as they run: real values at the end go out as float32."""
+    given = next((stage.gives for stage in reversed(chain.stages) if stage.gives is not None), "reals")
+    return (*chain.stages, Plain()) if given == "reals" else chain.stages
+
+
+def _encode(
+    piece: Piece, values: Tensor, sink: Sink, key: int, round: int, memory: Memory, left: dict[str, Flat]
+) -> None:
+    """As `Chain.encode`."""
+    part = piece.part
+    gathered = (
+        torch.cat([values[place] for place in piece.places]) if len(piece.places) > 1 else values[piece.places[0]]
+    )
+    plane: TensorPlane | Plane = TensorPlane(part.layout, gathered)
+    for position, stage in enumerate(_whole(piece.chain)):
+        _check_finite(plane, stage, part)
+        place = slot(part, position, stage)
+        context = Context(derive(key, f"stage {position} of tensor {part.position}"), round, memory.get(place))
+        if isinstance(plane, TensorPlane) and (device := on_device(stage, plane.layout)):
+            plane = device.encode(stage, plane, sink, context)
+        else:
+            plane = stage.encode(plane.to_host() if isinstance(plane, TensorPlane) else plane, sink, context)
+        if context.left is not None:
+            left[place] = context.left
+    sink.write(piece.section, (plane.to_host() if isinstance(plane, TensorPlane) else plane).data)
+
+
+def _check_finite(plane: TensorPlane | Plane, stage: Stage, part: Part) -> None:
+    checked = plane.layout.kind != "reals" or stage.hands_on_non_finite
+    if not (checked or all(math.isfinite(value) for value in plane.extremes)):
+        raise CodecError(f"tensor {part.position} holds a NaN or an infinity; only finite updates can be encoded")
+
+
+def _decode(frame: bytes, schema: Schema, target: TensorTarget, round: int | None, client: int | None) -> None:
+    header, body = unseal(frame)
+    if header.digest != schema.digest:
+        raise FrameError("schema", f"the frame is of schema {header.digest.hex()}, expected {schema.digest.hex()}")
+    for name, told, wanted in (("round", header.round, round), ("client", header.client, client)):
+        if wanted is not None and told != wanted:
+            raise FrameError(name, f"the frame is of {name} {told}, expected {wanted}")
+    try:
+        codec = Codec.parse(header.line)
+    except CodecError as error:
+        raise FrameError("codec", f"the codec line cannot be used: {error}") from None
+    source = Source(body)
+    for piece in codec.pieces(schema):
+        _scatter(piece, source, target)
+    if source.left:
+        raise FrameError("trailing", f"{source.left} bytes are left over behind the last tensor")
+
+
+def _scatter(piece: Piece, source: Source, target: TensorTarget) -> None:
+    """As `Piece.scatter`."""
+    if len(piece.places) == 1:
+        _decode_piece(piece, source, TensorTarget(target.memory[piece.places[0]], target.weight))
+        return
+    values = target.memory.new_empty(piece.part.size)
+    _decode_piece(piece, source, TensorTarget(values))
+    start = 0
+    for place in piece.places:
+        end = start + place.stop - place.start
+        TensorTarget(target.memory[place], target.weight).put(values[start:end])
+        start = end
+
+
+def _decode_piece(piece: Piece, source: Source, target: TensorTarget) -> None:
+    """As `Chain.decode`."""
+    stages = _whole(piece.chain)
+    if on_device(stages[0], piece.part.layout) is None:
+        memory = target.memory.cpu().numpy()
+        piece.chain.decode(
+            source, piece.part, Target(memory, None if target.weight is None else np.float32(target.weight))
+        )
+        target.memory.copy_(torch.from_numpy(memory))
+        return
+    layout, near, far = piece.part.layout, list[TensorUndo](), list[Undo]()
+    for stage in stages:
+        device = None if far else on_device(stage, layout)
+        if device is None:
+            layout, undo = stage.read(layout, source)
+            far.append(undo)
+        else:
+            layout, tensor_undo = device.read(stage, layout, source)
+            near.append(tensor_undo)
+    received = Plane(layout, source.array(layout.length))
+    for undo in reversed(far):
+        received = undo(received, None)
+    plane = TensorPlane(received.layout, torch.from_numpy(received.data).to(target.memory.device))
+    for position in reversed(range(len(near))):
+        plane = near[position](plane, target if position == 0 else None)
+    if plane.data is not target.memory:
+        target.put(plane.data)
