@@ -4,13 +4,14 @@
 
 NNCodec (ISO/IEC 15938-17, with dependent quantisation) is not one of our dependencies. To compare with it:
 
-    python -m venv FOLDER && FOLDER/bin/pip install "numpy<2" torch && FOLDER/bin/pip install --no-deps nncodec==2.1.3
+    python -m venv FOLDER && FOLDER/bin/pip install numpy torch && FOLDER/bin/pip install --no-deps nncodec==2.1.3
 
 and give FOLDER/bin/python as PATH (what else it imports is not needed here, see `benchmarks/nncodec_worker.py`).
 
-Input is Gaussian, or an update from FILE.npy (float32), which is brought to a root mean square of 1, as NNCodec's steps
-are absolute, and cut to a multiple of 1000 values, as NNCodec wants a matrix. One core; medians; MB/s of float32 input.
-The second table takes each of NNCodec's settings and interpolates between ours, along log2 of the error, at its error.
+Input is a matrix of Gaussian values, or an update from FILE.npy, as `tightwire capture` saves it: its tensors with two
+axes or more (NNCodec quantises others in another way), brought to a root mean square of 1, as NNCodec's steps are
+absolute. One core; medians; MB/s of float32 input. The second table takes each of NNCodec's settings and interpolates
+between ours, along log2 of the error, at its error.
 """
 
 import argparse
@@ -34,7 +35,8 @@ from rich.table import Table
 from tightwire.arrays import AnyArray, Bytes8, Flat
 from tightwire.codecs.codec import Codec, decode
 from tightwire.codecs.registry import stages
-from tightwire.wire.schema import Schema
+from tightwire.wire.schema import Schema, TensorSpec
+from tightwire_pipelines.capture import load_update
 
 PARAMETERS = (-4, -8, -12, -20)
 """NNCodec's quantisation parameters: about 2.4, 3.2, 4.2 and 6.2 bits a value for Gaussian values."""
@@ -100,9 +102,9 @@ def measured(
     return Row(name, setting, 8 * size / values.size, float(error), float(rate / encoding), float(rate / decoding))
 
 
-def ours(values: Flat, repeats: int) -> list[Row]:
+def ours(values: Flat, schema: Schema, repeats: int) -> list[Row]:
     """All settings of the families whose stages are there."""
-    schema, rows = Schema.single(values.size), []
+    rows = []
     for name, lines in FAMILIES.items():
         for line in lines if name.split(",")[0].split()[0] in stages() else []:
             encode = partial(Codec.parse(line).encode, values, schema, key=1, round=0, client=0)
@@ -158,11 +160,11 @@ def by_hand(values: Flat, repeats: int) -> list[Row]:
     return [measured(name, setting, values, job, undo, size, repeats) for name, setting, job, undo, size in jobs]
 
 
-def nncodec(values: Flat, python: str, repeats: int) -> list[Row]:
+def nncodec(values: Flat, schema: Schema, python: str, repeats: int) -> list[Row]:
     """NNCodec's rows, from a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        source, result = Path(folder, "values.npy"), Path(folder, "result.json")
-        np.save(source, values.reshape(-1, 1000))
+        source, result = Path(folder, "tensors.npz"), Path(folder, "result.json")
+        np.savez(source, *(part.reshape(tensor.shape) for tensor, part in parts(values, schema)))
         worker = Path(__file__).with_name("nncodec_worker.py")
         command = [python, str(worker), str(source), str(result), str(repeats), *map(str, PARAMETERS)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -173,6 +175,22 @@ def nncodec(values: Flat, python: str, repeats: int) -> list[Row]:
             Row("NNCodec", row["setting"], row["bits"], row["nmse"], rate / row["encode_s"], rate / row["decode_s"])
             for row in json.loads(result.read_text())
         ]
+
+
+def parts(values: Flat, schema: Schema) -> list[tuple[TensorSpec, Flat]]:
+    """The tensors and their values."""
+    ends = np.cumsum([tensor.size for tensor in schema.tensors])
+    return list(zip(schema.tensors, np.split(values, ends[:-1]), strict=True))
+
+
+def load(file: Path) -> tuple[Flat, Schema]:
+    """The matrices of a captured update; a plain vector is cut to one with rows of 1000."""
+    values, schema = load_update(file)
+    if len(schema.tensors) == 1 and len(schema.tensors[0].shape) == 1:
+        rows = values.size // 1000
+        return values[: rows * 1000], Schema((TensorSpec("update", (rows, 1000)),))
+    chosen = [(tensor, part) for tensor, part in parts(values, schema) if len(tensor.shape) > 1]
+    return np.concatenate([part for _, part in chosen]), Schema(tuple(tensor for tensor, _ in chosen))
 
 
 def compared(rows: list[Row]) -> list[Comparison]:
@@ -220,22 +238,21 @@ def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description="Our quantisers beside NNCodec, at equal error.")
     parser.add_argument("--nncodec-python", metavar="PATH", help="a Python that has NNCodec")
-    parser.add_argument(
-        "--update", metavar="FILE", type=Path, help="a float32 vector to code instead of Gaussian values"
-    )
+    parser.add_argument("--update", metavar="FILE", type=Path, help="an update to code instead of Gaussian values")
     parser.add_argument("--values", type=int, default=1_000_000, help="length of the Gaussian vector, 1000 or more")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    values = (
-        np.load(options.update).ravel() if options.update else np.random.default_rng(0).standard_normal(options.values)
-    )
-    values = values[: values.size // 1000 * 1000].astype(np.float32)
+    if options.update:
+        values, schema = load(options.update)
+    else:
+        schema = Schema((TensorSpec("gaussian", (options.values // 1000, 1000)),))
+        values = np.random.default_rng(0).standard_normal(schema.size).astype(np.float32)
     values /= np.sqrt(np.square(values, dtype=np.float64).mean()).astype(np.float32)
-    rows = ours(values, options.repeats) + by_hand(values, options.repeats)
+    rows = ours(values, schema, options.repeats) + by_hand(values, options.repeats)
     if options.nncodec_python:
-        rows = nncodec(values, options.nncodec_python, max(1, options.repeats // 2)) + rows
+        rows = nncodec(values, schema, options.nncodec_python, max(1, options.repeats // 2)) + rows
     comparisons = compared(rows)
     if options.json:
         document = {"rows": [asdict(row) for row in rows], "comparisons": [asdict(one) for one in comparisons]}

@@ -1,15 +1,14 @@
 """Code a vector with NNCodec 2, in its own Python: `benchmarks/nncodec.py` runs this and reads the JSON it leaves.
 
-    python benchmarks/nncodec_worker.py VALUES.npy RESULT.json REPEATS QP...
+    python benchmarks/nncodec_worker.py TENSORS.npz RESULT.json REPEATS QP...
 
-VALUES.npy is a float32 matrix: NNCodec takes anything else for a bias, with a quantisation of its own. It imports a lot
+The tensors have two axes or more: NNCodec takes others for biases, with a quantisation of their own. It imports a lot
 that coding tensors has no need of, such as torchvision; what is not installed gets an empty stand-in.
 """
 
 import importlib.abc
 import importlib.machinery
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -68,26 +67,32 @@ def main() -> None:
     from nncodec.tensor import decode, encode  # type: ignore[import-not-found]  # of another Python
 
     torch.set_num_threads(1)
-    values, rows = np.load(source), []
+    with np.load(source) as archive:
+        tensors = list(archive.values())
+    size, rows = sum(tensor.size for tensor in tensors), []
+    energy = sum(float(np.square(tensor, dtype=np.float64).sum()) for tensor in tensors)
     with tempfile.TemporaryDirectory() as folder:
         for parameter in map(int, parameters):
             settings = {"approx_method": "uniform", "qp": parameter, "use_dq": True, "results": folder}
-            encoding, decoding = [], []
+            seconds = []
             for _ in range(int(repeats)):
                 start = time.perf_counter()
-                coded = encode(values, settings)
+                coded = [encode(tensor, settings) for tensor in tensors]
                 middle = time.perf_counter()
-                decoded = decode(coded, "0")
-                encoding.append(middle - start)
-                decoding.append(time.perf_counter() - middle)
-            error = np.square(np.asarray(decoded, np.float64).reshape(values.shape) - values).sum()
+                decoded = [decode(one, "0") for one in coded]
+                seconds.append((middle - start, time.perf_counter() - middle))
+            errors = [
+                float(np.square(np.asarray(one, np.float64).reshape(tensor.shape) - tensor).sum())
+                for one, tensor in zip(decoded, tensors, strict=True)
+            ]
+            encoding, decoding = np.median(seconds, axis=0)
             rows.append(
                 {
                     "setting": f"NNCodec, qp {parameter}",
-                    "bits": 8 * len(coded) / values.size,
-                    "nmse": float(error / np.square(values, dtype=np.float64).sum()),
-                    "encode_s": statistics.median(encoding),
-                    "decode_s": statistics.median(decoding),
+                    "bits": 8 * sum(map(len, coded)) / size,
+                    "nmse": sum(errors) / energy,
+                    "encode_s": float(encoding),
+                    "decode_s": float(decoding),
                 }
             )
     Path(result).write_text(json.dumps(rows), encoding="utf-8")

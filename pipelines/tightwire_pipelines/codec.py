@@ -191,4 +191,6 @@ def _table(result: Measurement) -> Table:
     for section in SECTIONS:
         table.add_row(f"bytes of {section}", f"{getattr(result.bytes, section):,}")
     table.add_row("bytes of the frame", f"{result.bytes.total:,}")
+    if result.chosen:
+        table.add_row("auto chose", ", ".join(dict.fromkeys(result.chosen)))
     return table

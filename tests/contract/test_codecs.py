@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tightwire.arrays import AnyArray
 from tightwire.codecs.codec import Codec
 from tightwire.codecs.conformance import CHECKS, ONE, Check, Subject, gaussian
 from tightwire.codecs.registry import stages
@@ -115,13 +116,15 @@ def test_every_stage_is_held_to_the_contract() -> None:
 @pytest.mark.parametrize("line", GOLDEN)
 def test_what_is_no_update_is_refused(line: str) -> None:
     codec = Codec.parse(line)
-    for wrong in (np.zeros(999, np.float32), np.zeros((1000, 1), np.float32), np.zeros(1000, np.int32)):
+    short, matrix, codes = np.zeros(999, np.float32), np.zeros((1000, 1), np.float32), np.zeros(1000, np.int32)
+    wrongs: tuple[AnyArray, ...] = (short, matrix, codes)
+    for wrong in wrongs:
         with pytest.raises(CodecError, match="an update"):
             codec.encode(wrong, ONE, key=1, round=0, client=0)
     with pytest.raises(CodecError, match="finite"):
         codec.encode(np.full(1000, 1e300), ONE, key=1, round=0, client=0)
 
 
-@pytest.mark.parametrize("line", [line for line in ("none", "topk(1)", "threshold(0)")])
+@pytest.mark.parametrize("line", ["none", "topk(1)", "threshold(0)"])
 def test_exact_codecs_are_exact(line: str) -> None:
     np.testing.assert_array_equal(Subject(line).through(gaussian()), gaussian())

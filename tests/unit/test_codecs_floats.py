@@ -33,7 +33,8 @@ def every_float(n: int = 100_000, seed: int = 0) -> Flat:
     edges = np.concatenate([edges, np.nextafter(edges, np.float32(0)), np.nextafter(edges[:-1], np.float32(np.inf))])
     halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     values = np.concatenate([raw.view(np.float32), edges, -edges, (halves[1:] + halves[:-1]) / 2])
-    return values[np.isfinite(values)]
+    finite: Flat = values[np.isfinite(values)]
+    return finite
 
 
 def gaussian(n: int = 1000, seed: int = 1) -> Flat:
@@ -66,17 +67,17 @@ def nmse(decoded: AnyArray, values: Flat) -> float:
 def test_float16_and_bfloat16_equal_their_twins_bit_for_bit() -> None:
     values = every_float()
     raw, halves = values.view(np.uint32), np.empty(values.size, np.uint16)
-    for kernel, expected in (
+    for exact, expected in (
         (float_kernels.halve_nearest, float_twins.halve_nearest(values)),
         (float_kernels.brain_nearest, float_twins.brain_nearest(values)),
     ):
-        kernel(raw, halves)
+        exact(raw, halves)
         np.testing.assert_array_equal(halves, expected)
-    for kernel, expected in (
+    for noisy, expected in (
         (float_kernels.halve_stochastic, float_twins.halve_stochastic(values, KEY)),
         (float_kernels.brain_stochastic, float_twins.brain_stochastic(values, KEY)),
     ):
-        kernel(raw, halves, *KEYS)
+        noisy(raw, halves, KEYS[0], KEYS[1])
         np.testing.assert_array_equal(halves, expected)
 
 
@@ -179,7 +180,7 @@ def test_fp8_has_the_numbers_of_the_paper(format: str, wide: torch.dtype) -> Non
 @pytest.mark.parametrize("line", ["fp8", "fp8(e5m2)", "natural", "natural(4)"])
 def test_codes_are_in_the_order_of_the_values_around_zero(line: str) -> None:
     (stage,) = Codec.parse(line).default.stages
-    values = np.sort(np.append(gaussian(5000), np.float32([0.0, -0.0])))
+    values = np.sort(np.append(gaussian(5000), np.array([0.0, -0.0], np.float32)))
     spaced = values[::40]
     codes = codes_of(stage, values).astype(np.int64)
     zero = stage.encode(Plane.reals(values), Sink(), Context(1)).layout.zero
@@ -254,12 +255,12 @@ def test_natural_compression_of_the_largest_float_stays_finite_and_is_cut() -> N
 
 
 def test_impossible_scales_and_codes_are_refused() -> None:
-    zero, one = np.full(5, 128), np.float32([1]).tobytes()
+    zero, one = np.full(5, 128), np.array([1], np.float32).tobytes()
     for stage, side, codes, reason in (
-        (Fp8(), np.float32([np.inf]).tobytes(), zero, "non-finite"),
-        (Fp8(), np.float32([np.nan]).tobytes(), zero, "non-finite"),
-        (Fp8(), np.float32([-1]).tobytes(), zero, "scales"),
-        (Fp8(), np.float32([-0.0]).tobytes(), zero, "scales"),
+        (Fp8(), np.array([np.inf], np.float32).tobytes(), zero, "non-finite"),
+        (Fp8(), np.array([np.nan], np.float32).tobytes(), zero, "non-finite"),
+        (Fp8(), np.array([-1], np.float32).tobytes(), zero, "scales"),
+        (Fp8(), np.array([-0.0], np.float32).tobytes(), zero, "scales"),
         (Fp8(), one, np.array([128, 255, 0]), "codes"),
         (Fp8(), one, np.array([128, 1]), "codes"),
         (Fp8("e5m2"), one, np.array([4]), "codes"),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tightwire.arrays import AnyArray, Flat, Floats
 from tightwire.codecs import kernels as base_kernels
-from tightwire.codecs import kmeans, kmeans_twins
+from tightwire.codecs import kmeans, kmeans_twins, lloyd_kernels
 from tightwire.codecs import kmeans_kernels as kernels
 from tightwire.codecs.codec import Codec, decode, decode_add
 from tightwire.codecs.kmeans import KMeans
@@ -53,7 +53,7 @@ def nmse(decoded: AnyArray, values: Flat) -> float:
 
 
 @pytest.mark.parametrize("bits", LLOYD_MAX)
-@pytest.mark.parametrize("n", [16_000, 1_000_000])
+@pytest.mark.parametrize("n", [60_000, 1_000_000])
 def test_gaussian_values_are_distorted_as_by_the_best_quantiser(bits: int, n: int) -> None:
     values = values_of("gaussian", n, bits)
     assert nmse(through(f"kmeans({bits})", values), values) == pytest.approx(LLOYD_MAX[bits], rel=0.02)
@@ -155,7 +155,7 @@ def test_a_guide_finds_what_a_search_finds(shape: str) -> None:
 def test_values_that_take_few_different_numbers_are_exact(bits: int, n: int) -> None:
     random = np.random.default_rng(n)
     most = kmeans.most_centroids(n, bits)
-    values = random.permutation(np.float32([-3e38, 0, 1e-45, 0.1, 7, *range(9, 300)]))[:most][
+    values = random.permutation(np.array([-3e38, 0, 1e-45, 0.1, 7, *range(9, 300)], np.float32))[:most][
         random.integers(0, most, n)
     ]
     np.testing.assert_array_equal(through(f"kmeans({bits})", values), values)
@@ -215,21 +215,20 @@ def test_the_key_changes_nothing() -> None:
     assert len(frames) == 1
 
 
-def test_the_cube_root_is_near_and_the_same_without_the_compiler() -> None:
+def test_the_cube_root_is_near_and_equals_its_twin() -> None:
     for x in [0.0, 5e-324, 1e-90, 0.1, 1.0, 7.9, 8.0, 1e77, *np.random.default_rng(0).exponential(size=100)]:
-        assert kernels.cube_root(x) == kernels.cube_root.py_func(x)
-        assert kernels.cube_root(x) == pytest.approx(np.cbrt(x), rel=0.01)
+        assert lloyd_kernels.cube_root(x) == kmeans_twins.cube_root(x)
+        assert kmeans_twins.cube_root(x) == pytest.approx(np.cbrt(x), rel=0.01)
 
 
 @settings(deadline=None, max_examples=100)
-@given(left=st.floats(width=32, allow_nan=False, allow_infinity=False), seed=st.integers(0, 99))
+@given(left=st.floats(-(2.0**127), 2.0**127, width=32), seed=st.integers(0, 99))
 def test_places_grow_with_values(left: float, seed: int) -> None:
     random = np.random.default_rng(seed)
-    offset = np.float32(abs(random.standard_cauchy()) * 10.0 ** random.integers(-44, 38))
+    offset = np.float32(random.random() * 10.0 ** random.integers(-44, 38))
     low, high = np.float32(left), np.nextafter(np.float32(left), np.float32(np.inf))
-    if np.isfinite(high):
-        assert kernels.place_of(low, offset) <= kernels.place_of(high, offset)
-        assert abs(kernels.place_of(low, offset)) < 2**29
+    assert kernels.place_of(low, offset) <= kernels.place_of(high, offset)
+    assert abs(kernels.place_of(low, offset)) < 2**29
 
 
 def test_impossible_tables_and_codes_are_refused() -> None:
@@ -255,7 +254,7 @@ def test_impossible_tables_and_codes_are_refused() -> None:
 
 
 def table(*centroids: float) -> bytes:
-    return np.float32(centroids).tobytes()
+    return np.array(centroids, np.float32).tobytes()
 
 
 def undone(stage: KMeans, side: bytes, codes: AnyArray) -> Flat:
@@ -274,10 +273,10 @@ def test_wrong_arguments_say_what_is_right() -> None:
 def test_samples_come_from_all_of_the_values() -> None:
     values = np.arange(100_000, dtype=np.float32)
     chosen = np.empty(4096, np.float32)
-    kernels.sample(values, chosen)
+    lloyd_kernels.sample(values, chosen)
     assert (np.diff(chosen) > 0).all()
     assert np.diff(chosen).max() < 50
     low, high = base_kernels.extremes(chosen)
     found = np.empty(100, np.float32)
-    count = kernels.outside(values, low, high, found)
+    count = lloyd_kernels.outside(values, low, high, found)
     assert count == values[(values < low) | (values > high)].size

@@ -3,12 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from tightwire.arrays import AnyArray, Flat, Ints
+from tightwire.arrays import AnyArray, Bytes8, Flat, Ints
+from tightwire.codecs import sums
+from tightwire.codecs import trellis_classes as classes_of
 from tightwire.codecs import trellis_kernels as kernels
 from tightwire.codecs import trellis_twins as twins
 from tightwire.codecs.codec import Codec, decode, decode_add
 from tightwire.codecs.stage import Context, Layout, Plane, Target
 from tightwire.codecs.trellis import TAPS, Codes, Trellis, TrellisCoded, lane_count, penalties
+from tightwire.codecs.trellis_classes import Classes
 from tightwire.errors import CodecError, FrameError
 from tightwire.wire.packing import pack, unpack
 from tightwire.wire.schema import Schema, TensorSpec
@@ -52,60 +55,69 @@ def entropy(plane: Plane) -> float:
 # Kernels and their twins
 
 
-def costs_of(grid: Flat, trellis: Trellis) -> Flat:
-    return penalties(grid, float(np.abs(grid).max()), trellis)
+def dealt(n: int, kinds: int) -> Bytes8:
+    classes: Bytes8 = np.random.default_rng(n).integers(0, kinds, n).astype(np.uint8)
+    return classes
 
 
-def found(grid: Flat, lanes: int, trellis: Trellis, costs: AnyArray) -> Codes:
+def costs_of(grid: Flat, classes: Bytes8, kinds: int, trellis: Trellis) -> Flat:
+    return penalties(grid, classes, kinds, float(np.abs(grid).max()), trellis)
+
+
+def found(grid: Flat, classes: Bytes8, lanes: int, trellis: Trellis, costs: AnyArray) -> Codes:
     codes: Codes = np.empty(grid.size, np.int16)
-    kernels.search(grid, lanes, trellis.taps0, trellis.taps1, costs, trellis.marks, codes)
+    kernels.search(grid, classes, lanes, trellis.taps0, trellis.taps1, costs, trellis.marks, codes)
     return codes
 
 
 @pytest.mark.parametrize("states", TAPS)
-@pytest.mark.parametrize(("n", "lanes"), [(1, 1), (7, 4), (700, 1), (5000, 16), (20_011, 32)])
-def test_search_equals_its_twin(states: int, n: int, lanes: int) -> None:
-    trellis = Trellis.of(states)
-    grid = gaussian(n, states) * np.float32(2 + n % 3)
-    costs = costs_of(grid, trellis)
-    np.testing.assert_array_equal(found(grid, lanes, trellis, costs), twins.search(grid, lanes, trellis, costs))
+@pytest.mark.parametrize(("n", "lanes", "kinds"), [(1, 1, 1), (7, 4, 2), (700, 1, 3), (5000, 16, 1), (20_011, 32, 5)])
+def test_search_equals_its_twin(states: int, n: int, lanes: int, kinds: int) -> None:
+    trellis, classes = Trellis.of(states), dealt(n, kinds)
+    grid = gaussian(n, states) * np.float32(2 + n % 3) * (1 + classes)
+    costs = costs_of(grid, classes, kinds, trellis)
+    wanted = twins.search(grid, classes, lanes, trellis, costs)
+    np.testing.assert_array_equal(found(grid, classes, lanes, trellis, costs), wanted)
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 20.0, 1300.0])
 def test_the_other_loops_equal_their_twins(spread: float) -> None:
-    n, length, trellis = 3001, 600, Trellis.of(8)
-    values = gaussian(n, 3)
+    n, length, kinds, trellis = 3001, 600, 3, Trellis.of(8)
+    values, classes = gaussian(n, 3), dealt(n, kinds)
     inverses = np.linspace(0.5, 1.5, 6) * spread
-    grid, seen = np.empty(n, np.float32), np.empty(500, np.float32)
+    grid, seen, theirs = np.empty(n, np.float32), np.empty(500, np.float32), np.empty(500, np.uint8)
     kernels.to_grid(values, length, inverses, grid)
     np.testing.assert_array_equal(grid, twins.to_grid(values, length, inverses))
     assert np.abs(grid).max() <= kernels.PEAK
     kernels.sample(grid, seen)
+    kernels.sample(classes, theirs)
     np.testing.assert_array_equal(seen, twins.sample(grid, 500))
+    np.testing.assert_array_equal(theirs, twins.sample(classes, 500))
 
     cells = int(np.abs(grid).max()) + 2
-    counts, costs = np.zeros((2, cells // 2 + 2), np.int64), np.empty((cells, 4), np.float32)
-    kernels.guess(seen, counts)
-    np.testing.assert_array_equal(counts, twins.guess(seen, counts.shape[1]))
+    counts, costs = np.zeros((2 * kinds, cells // 2 + 2), np.int64), np.empty((kinds, cells, 4), np.float32)
+    kernels.guess(seen, theirs, counts)
+    np.testing.assert_array_equal(counts, twins.guess(seen, theirs, kinds, counts.shape[1]))
     kernels.penalise(counts, 0.5, costs)
     np.testing.assert_array_equal(costs, twins.penalise(counts, 0.5, cells))
-    codes = found(grid, 16, trellis, costs)
+    codes = found(grid, classes, 16, trellis, costs)
     counts[:] = 0
-    kernels.count(codes, counts)
-    np.testing.assert_array_equal(counts, twins.count(codes, counts.shape[1]))
+    kernels.count(codes, classes, counts)
+    np.testing.assert_array_equal(counts, twins.count(codes, classes, kinds, counts.shape[1]))
 
     products, squares = np.empty(6), np.empty(6)
     kernels.fit(grid, length, codes, products, squares)
     np.testing.assert_array_equal((products, squares), twins.fit(grid, length, codes))
-    middle, largest = kernels.survey(codes)
-    assert middle == np.count_nonzero(codes & 1 == 0)
-    assert largest == np.abs(codes >> 1).max()
-    parted = np.empty(n, np.uint32)
-    kernels.part(codes, middle, np.int32(2048), parted)
-    np.testing.assert_array_equal(parted, twins.part(codes, 2048))
-    joined = np.empty(n, np.float32)
-    assert kernels.join(parted, middle, np.int32(2048), 16, trellis.taps0, trellis.taps1, joined) == middle
-    np.testing.assert_array_equal(joined, twins.join(parted, middle, 2048, 16, trellis))
+    lengths = np.zeros(2 * kinds, np.int64)
+    assert kernels.survey(codes, classes, lengths) == np.abs(codes >> 1).max()
+    np.testing.assert_array_equal(lengths, counts.sum(axis=1))
+    starts, parted, joined = np.cumsum(lengths) - lengths, np.empty(n, np.uint32), np.empty(n, np.float32)
+    kernels.part(codes, classes, starts.copy(), np.int32(2048), parted)
+    np.testing.assert_array_equal(parted, twins.part(codes, classes, kinds, 2048))
+    moved = starts.copy()
+    kernels.join(parted, classes, moved, np.int32(2048), 16, trellis.taps0, trellis.taps1, joined)
+    np.testing.assert_array_equal(moved, np.cumsum(lengths))
+    np.testing.assert_array_equal(joined, twins.join(parted, classes, starts, 2048, 16, trellis))
     steps = np.array([0, 1e-45, 1, 1e30, 3e38, 0.1], np.float32)
     wanted = twins.scale(joined, length, steps)
     kernels.scale(joined, length, steps)
@@ -113,10 +125,40 @@ def test_the_other_loops_equal_their_twins(spread: float) -> None:
     assert np.isfinite(joined).all()
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.4, 1.0, 3.0])
+def test_the_loops_over_classes_equal_their_twins(spread: float) -> None:
+    random = np.random.default_rng(5)
+    scales = np.exp(spread * random.standard_normal((60, 1))) * np.exp(spread * random.standard_normal(35))
+    scales[:, 4] = 0
+    grid = (4 * gaussian(60 * 35).reshape(60, 35) * scales).astype(np.float32).ravel()
+    squares = np.zeros(35)
+    classes_of.column_squares(grid, squares)
+    np.testing.assert_array_equal(squares, twins.column_squares(grid, 35))
+    rows = classes_of.levels_of(sums.norms(grid, 35))
+    columns = classes_of.levels_of(np.sqrt(squares))
+    np.testing.assert_array_equal(rows, twins.levels_of(sums.norms(grid, 35)))
+    np.testing.assert_array_equal(columns, twins.levels_of(np.sqrt(squares)))
+    assert columns[4] == 0
+    counts = np.zeros((classes_of.LEVELS, int(np.abs(grid).max()) + 2), np.int64)
+    classes_of.histogram(grid, rows, columns, 1000, counts)
+    np.testing.assert_array_equal(counts, twins.histogram(grid, rows, columns, 1000, counts.shape[1]))
+    table = np.zeros(classes_of.LEVELS, np.uint8)
+    wanted = twins.merge(counts.copy(), 2.1)
+    bits = classes_of.merge(counts, 2.1, table)
+    np.testing.assert_array_equal(table, wanted[1])
+    assert bits == pytest.approx(wanted[0], rel=1e-12)
+    out = np.empty(grid.size, np.uint8)
+    classes_of.spread_out(rows, columns, table, out)
+    np.testing.assert_array_equal(out, twins.spread_out(rows, columns, table, grid.size))
+    np.testing.assert_array_equal(
+        Classes("matrix", rows, columns, table).sizes(grid.size), np.bincount(out, minlength=table[-1] + 1)
+    )
+
+
 def test_code_lengths_are_logarithms() -> None:
-    values = np.array([1, 2, 3, 1000, 2**40 + 1], np.float64)
+    values = np.array([1e-9, 0.7, 1, 1.41, 1.42, 2, 3, 1000, 2**40 + 1], np.float64)
     for value in values:
-        assert abs(kernels.log2(value) - math.log2(value)) < 2**-12
+        assert abs(kernels.log2(value) - math.log2(value)) < 1e-8
     np.testing.assert_array_equal([kernels.log2(value) for value in values], twins.log2(values))
 
 
@@ -136,14 +178,14 @@ def test_the_trellis_is_one_of_ungerboecks(states: int) -> None:
 
 
 def test_the_search_finds_the_cheapest_of_all_paths() -> None:
-    trellis, grid = Trellis.of(8), gaussian(9, 5) * np.float32(3)
-    costs = costs_of(grid, trellis)
+    trellis, grid, one = Trellis.of(8), gaussian(9, 5) * np.float32(3), np.zeros(9, np.uint8)
+    costs = costs_of(grid, one, 1, trellis)
     candidates = twins.nearest(np.abs(grid))
 
     def cost(codes: Ints, quantisers: Ints) -> float:
         subsets = 2 * quantisers + codes % 2
         distances = np.abs(grid) - twins.multiples(np.abs(codes), quantisers)
-        return float((distances**2).sum() + costs[np.abs(grid).astype(int), subsets].sum())
+        return float((distances**2).sum() + costs[0, np.abs(grid).astype(int), subsets].sum())
 
     every = []
     for path in range(2**9):
@@ -153,7 +195,7 @@ def test_the_search_finds_the_cheapest_of_all_paths() -> None:
             codes.append(int(candidates[at, 2 * (state & 1) + (path >> at & 1)]))
             state = int(twins.follow(np.array(state), np.array(path >> at & 1), trellis))
         every.append(cost(np.array(codes), np.array(quantisers)))
-    got = found(grid, 1, trellis, costs).astype(np.int64)
+    got = found(grid, one, 1, trellis, costs).astype(np.int64)
     assert cost(got >> 1, got & 1) == pytest.approx(min(every), rel=1e-5)
 
 
@@ -214,6 +256,31 @@ def test_the_step_that_is_sent_is_the_best_for_the_codes() -> None:
     assert decoded @ values == pytest.approx(decoded @ decoded, rel=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(300, 400), (64, 9, 3, 3), (400, 256)])
+def test_scales_of_rows_and_columns_save_the_bits_that_they_are_worth(shape: tuple[int, ...]) -> None:
+    """Values with known scales have the mean of the scales' logarithms for a rate, less than one scale for all."""
+    random = np.random.default_rng(1)
+    rows = np.exp(random.standard_normal((shape[0], 1)))
+    scales = rows * np.exp(random.standard_normal(math.prod(shape[1:]))) if shape[1] != 256 else np.repeat(rows, 256, 1)
+    values = (gaussian(scales.size).reshape(scales.shape) * scales).astype(np.float32).ravel()
+    stage = TrellisCoded(step=0.05)
+    flat = shape if shape[1] != 256 else ()
+    side, plane = encoded(stage, values, flat)
+    decoded = through(stage, values, flat)
+    rate = 8 * len(side) / values.size + entropy(plane)
+    shuffled = entropy(encoded(stage, random.permutation(values))[1])
+    assert rate < shuffled - 0.15
+    assert error(decoded, values) < 0.001
+    assert len(plane.layout.parts) > 4
+
+
+def test_one_scale_for_all_costs_nothing() -> None:
+    for values, shape in ((gaussian(90_000), (300, 300)), (gaussian(90_000), ()), (gaussian(100), (10, 10))):
+        side, plane = encoded(TrellisCoded(3), values, shape)
+        assert len(plane.layout.parts) == 2
+        assert len(side) <= 2 + 3 + 4
+
+
 def test_lines_print_parse_and_decode_into_targets() -> None:
     schema = Schema((TensorSpec("w", (64, 50)), TensorSpec("b", (7,))))
     values = gaussian(schema.size)
@@ -265,19 +332,21 @@ def test_bytes_that_are_no_walk_are_refused() -> None:
     for changed, reason in (
         (b"\0" + side[1:], "scales"),
         (b"\x0d" + side[1:], "scales"),
-        (side[:1] + b"\xb9\x17" + side[3:], "scales"),  # 3001 codes of 3000
-        (side[:3] + np.float32(np.nan).tobytes(), "non-finite"),
-        (side[:3] + np.float32(-1).tobytes(), "scales"),
+        (side[:1] + b"\x01" + side[2:], "scales"),  # a matrix
+        (side[:1] + b"\x03" + side[2:], "scales"),
+        (side[:2] + b"\xb9\x17" + side[4:], "scales"),  # 3001 codes of 3000
+        (side[:4] + np.float32(np.nan).tobytes(), "non-finite"),
+        (side[:4] + np.float32(-1).tobytes(), "scales"),
         (side[:-1], "truncated"),
-        (side[:1] + b"\x01" + side[3:], "codes"),
-        (side[:1] + b"\x00" + side[3:], "codes"),
+        (side[:2] + b"\xb8\x17" + side[4:], "codes"),
+        (side[:2] + b"\x80\x01" + side[4:], "codes"),
     ):
         with pytest.raises(FrameError) as caught:
             read(changed)
         assert caught.value.reason == reason
     for seed in range(30):
         codes = np.random.default_rng(seed).integers(0, 1 << plane.layout.bits, 3000).astype(np.uint32)
-        with pytest.raises(FrameError, match="the trellis takes"):
+        with pytest.raises(FrameError, match="the walk through the trellis"):
             read(side, Plane(plane.layout, pack(codes, plane.layout.bits)))
 
 

@@ -118,6 +118,16 @@ def test_parts_have_statistics_of_their_own(model: rans.Model, n: int) -> None:
     assert alone + 16 < 0.9 * size(codes, 4)
 
 
+def test_single_codes_that_stand_out_of_many_are_modelled() -> None:
+    codes = np.where(np.random.default_rng(1).random(30_000) < 0.5, 2048, gaussian_codes(30_000, 12))
+    for model in MODELS:
+        table, data = coded(codes.astype(np.uint16), 12, model)
+        assert data is not None
+        assert table[0] == 0xCE or model == "static"
+        assert 8 * size(codes.astype(np.uint16), 12, model) < 1.06 * codes.size * entropy(codes)
+    assert coded(gaussian_codes(30_000, 12), 12, "adaptive")[0][0] == 0xC6
+
+
 def test_parts_that_are_alike_share_a_table() -> None:
     codes = gaussian_codes(4000, 8)
     assert size(codes, 8, parts=(2000, 1000, 1000)) <= size(codes, 8) + 2
@@ -165,7 +175,6 @@ def test_a_single_lane_takes_no_bytes_but_those_that_it_writes() -> None:
     assert data is not None
     read = rans.read(n, 4, Source(memoryview(table)))
     assert read is not None
-    assert read.tables is not None
     taken = refused = 0
     model = read.tables[0]
     for wrong in wrong_bytes(data, data.size):
@@ -324,14 +333,14 @@ def test_codes_that_fit_a_budget_are_counted_from_the_end() -> None:
     assert rans_kernels.fitting(codes, 0, 6, np.array([1, 10]), 1, 22) == 4
 
 
-@pytest.mark.parametrize("bits", [1, 4, 7, 10])
-def test_learning_is_that_of_the_twins(bits: int) -> None:
+@pytest.mark.parametrize(("bits", "whole"), [(1, False), (4, False), (7, True), (10, False), (9, True)])
+def test_learning_is_that_of_the_twins(bits: int, whole: bool) -> None:
     for codes in (gaussian_codes(9000, bits), spiky_codes(900, bits, 0.95), gaussian_codes(3, bits)):
-        learnt = rans_adaptive.learn(codes, bits)
-        shares, ends = rans_twins.learn(codes, bits)
+        learnt = rans_adaptive.learn(codes, bits, whole)
+        shares, ends = rans_twins.learn(codes, learnt.form)
         np.testing.assert_array_equal(learnt.shares, shares)
         assert rans_adaptive.ends(codes.size).tolist() == ends
-        assert (shares.sum(axis=1) == 1 << learnt.precision).all()
+        assert (shares.sum(axis=1) == 1 << learnt.form.precision).all()
     random = np.random.default_rng(3)
     for total in (0, 1, 40, 10**4, rans_adaptive.LONG + 2**12):
         counts = np.bincount(random.binomial(255, 0.3, total), minlength=256)

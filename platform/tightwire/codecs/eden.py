@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from tightwire.arrays import Bytes8
 from tightwire.codecs import eden_kernels as kernels
 from tightwire.codecs import hadamard
 from tightwire.codecs.groups import Per, check_groups, group_length
@@ -153,19 +154,21 @@ class Eden(Stage):
     def tally(self, before: Tally) -> Tally:
         """`bits` a value, a seed, and a float a block."""
         layout = Layout("reals", before.kept, 32, before.shape)
-        edges, fine = self._blocks(layout)
+        fine = self._blocks(layout)[1]
         count, more = self._sizes(layout, fine)
         side = before.side + 32.0 + 32.0 * fine.size
         return replace(before, kept=count, bits=self._width + more / count, side=side, shape=())
 
 
-def _packed(codes: packing.Bytes8, bits: int) -> packing.Bytes8:
+def _packed(codes: Bytes8, bits: int) -> Bytes8:
+    """Codes of a byte each, packed."""
     data = packing.empty(codes.size, bits)
     kernels.pack(codes, bits, *packing.split(data, codes.size, bits))
     return data
 
 
-def _unpacked(data: packing.Bytes8, n: int, bits: int) -> packing.Bytes8:
+def _unpacked(data: Bytes8, n: int, bits: int) -> Bytes8:
+    """The inverse of `_packed`: a byte for each of `n` codes."""
     codes = np.empty(n, np.uint8)
     kernels.unpack(*packing.split(data, n, bits), bits, codes)
     return codes

@@ -8,7 +8,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]  # it has no types
 from numba import types
 from numba.extending import intrinsic
 
@@ -95,7 +95,7 @@ def energy(values, sums):  # type: ignore[no-untyped-def]  # numba infers the ty
 
 @numba.njit(cache=True, nogil=True)
 def quantise(values, factor, bits, codes, sums):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Codes of values times `factor`, and the sum of the products of those with their levels, in the order of `SUMS`."""
+    """Codes of values times `factor`; returns the sum of the products of those with their levels, as `energy` sums."""
     sums[:] = 0
     whole = values.size // LANES * LANES
     for at in range(0, whole, LANES):
@@ -230,7 +230,7 @@ def decode(codes, extras, edges, fine, bits, k0, k1, scales, out):  # type: igno
                 rest[at] = table[others[at]]
             done += n
             more += first
-        unrotate(part, scales[block], block, True, k0, k1)
+        unrotate(part, np.float32(1.0), scales[block], block, True, k0, k1)
 
 
 @numba.njit(cache=True, nogil=True)

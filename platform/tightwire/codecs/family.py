@@ -1,9 +1,11 @@
 """The whole family as a table, made from the stages themselves."""
 
 import inspect
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -120,3 +122,26 @@ def markdown(speeds: Mapping[str, tuple[float, float]]) -> str:
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines[1:]) + "\n"
+
+
+BEGIN, END = "<!-- family: python -m tightwire.codecs.family -->\n", "<!-- end of family -->\n"
+"""What stands around the table in `docs/codecs.md`."""
+
+
+def main() -> None:
+    """Write the table into `docs/codecs.md`, with the speeds of `docs/codec-speeds.json`; run at the project's root."""
+    docs = Path("docs")
+    page = (docs / "codecs.md").read_text()
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    (docs / "codecs.md").write_text(before + BEGIN + markdown(speeds(docs / "codec-speeds.json")) + END + after)
+
+
+def speeds(path: Path) -> dict[str, tuple[float, float]]:
+    """What `benchmarks/codecs.py --json` printed: (encode, decode) ratios by line."""
+    rows = json.loads(path.read_text())
+    return {row["name"]: (row["encode_ratio"], row["decode_ratio"]) for row in rows if row["decode_ratio"]}
+
+
+if __name__ == "__main__":
+    main()

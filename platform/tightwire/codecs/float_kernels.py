@@ -4,6 +4,8 @@ Everything is arithmetic on the bits of a float32: with the sign taken off and t
 `shift` are the narrow float, and what is added below them rounds it.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 from numba import types
@@ -26,9 +28,7 @@ _EXACT = np.float32(2.0**22)
 
 
 @intrinsic
-def bits_of(typingctx, real):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba infers the types
-    """The bits of a float32, as a uint32."""
-
+def _bits_of(typingctx, real):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba infers the types
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]  # noqa: ARG001 - as above
         return builder.bitcast(arguments[0], context.get_value_type(types.uint32))
 
@@ -36,13 +36,17 @@ def bits_of(typingctx, real):  # type: ignore[no-untyped-def]  # noqa: ARG001 - 
 
 
 @intrinsic
-def float_of(typingctx, word):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba infers the types
-    """The float32 of these bits."""
-
+def _float_of(typingctx, word):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba infers the types
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]  # noqa: ARG001 - as above
         return builder.bitcast(arguments[0], context.get_value_type(types.float32))
 
     return types.float32(types.uint32), codegen
+
+
+bits_of: Any = _bits_of  # its first argument is numba's, which mypy cannot know
+"""The bits of a float32, as a uint32."""
+float_of: Any = _float_of  # likewise
+"""The float32 of the bits that a uint32 holds."""
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -88,7 +92,7 @@ def halve_nearest(raw, halves):  # type: ignore[no-untyped-def]  # numba infers 
 def stochastic_small(size, units, draw):  # type: ignore[no-untyped-def]  # numba infers the types
     """A small float times `units`, rounded up with the probability of its fraction; cut where it is not small."""
     scaled = np.float32(size * units)
-    scaled = scaled if scaled < _EXACT else _EXACT
+    scaled = min(scaled, _EXACT)
     whole = np.int32(scaled)
     above = np.int32(np.float32(draw) * UNIT < scaled - np.float32(whole))
     return np.uint32(np.int32(whole + above))

@@ -131,9 +131,9 @@ class Half(Stage):
 class Brain(Stage):
     """Bfloat16, the upper half of a float32: 16 bits a value, 8 of them mantissa; never rounded up to infinity.
 
-    Rounding to the nearest, ties to even, errs by at most 2**-8 of a value from 2**-126 on, by 2**-134 below. Stochastic
-    rounding goes up with the probability of what is lost; it is unbiased for values up to the largest bfloat16, 0.996
-    of the largest float32, and errs by up to twice as much.
+    Rounding to the nearest, ties to even, errs by at most 2**-8 of a value from 2**-126 on, by 2**-134 below.
+    Stochastic rounding goes up with the probability of what is lost; it is unbiased for values up to the largest
+    bfloat16, 0.996 of the largest float32, and errs by up to twice as much.
     """
 
     rounding: Rounding = "nearest"

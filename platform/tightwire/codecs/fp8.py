@@ -46,12 +46,12 @@ def from_narrow(peaks: Flat, largest: float) -> Scales:
 class Fp8(Stage):
     """Float8: 8 bits a value, in one of two formats, scaled so that the largest magnitude is the largest float8.
 
-    e4m3 has 3 bits of mantissa and resolves magnitudes down to 2**-17.8 of the largest, e5m2 has 2 bits and goes down to
-    2**-31.8. A group of values has one scale, its largest magnitude m: x is sent as the float8 next to x L / m, where L
-    is 448 or 57344. Stochastic rounding goes up with the probability of what is lost and is unbiased; its squared error
-    is at most 1/288 of the squared norm for e4m3 and 1/80 for e5m2, plus (n - 1) 2**-37.6 or 2**-65.6 of it. Rounding to
-    the nearest, ties to even, has 1/289 and 1/81, and wants error feedback. Costs 8 bits a value and 4 bytes a group.
-    The codes are in the order of the values, 128 for 0.
+    e4m3 has 3 bits of mantissa and resolves magnitudes down to 2**-17.8 of the largest, e5m2 has 2 bits and goes down
+    to 2**-31.8. A group of values has one scale, its largest magnitude m: x is sent as the float8 next to x L / m,
+    where L is 448 or 57344. Stochastic rounding goes up with the probability of what is lost and is unbiased; its
+    squared error is at most 1/288 of the squared norm for e4m3 and 1/80 for e5m2, plus (n - 1) 2**-37.6 or 2**-65.6 of
+    it. Rounding to the nearest, ties to even, has 1/289 and 1/81, and wants error feedback. Costs 8 bits a value and 4
+    bytes a group. The codes are in the order of the values, 128 for 0.
 
     Raises:
         CodecError: When channels and buckets are wanted together, or the bucket is negative.

@@ -9,7 +9,7 @@ from tightwire.codecs.stage import Layout
 from tightwire.errors import CodecError
 
 Per = Literal["tensor", "channel"]
-"""What has a scale of its own. A channel is a row, axis 0 of a tensor with two axes or more; anything else is one row."""
+"""What has a scale of its own. A channel is a row, axis 0 of a tensor with two axes or more; all else is one row."""
 
 
 def check_groups(name: str, per: Per, bucket: int) -> None:

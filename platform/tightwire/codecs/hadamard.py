@@ -3,9 +3,9 @@
 A vector is cut into blocks of 2**14 values, which stay in a core's second cache (`edges`). A block of p = q * 2**j
 values, q = 1 or 3, is rotated by x -> H D x, where D are random signs and H = (I - 2/q ones) (x) S / 2**(j/2): S is the
 Hadamard matrix of order 2**j in Sylvester's order, whose product takes j butterflies a value, and the Householder
-reflection before it mixes three rows, or negates nothing and is left out for one. A block of another length n is rotated
-step by step: its first p values, its last p values, and so on in turn, for the largest such p up to n, with fresh
-signs in each step; at least half of the values are in both. All of it is orthogonal, and H is its own inverse.
+reflection, only for q = 3, mixes three rows. A block of another length n is rotated step by step: its first p values,
+its last p values, and so on in turn, for the largest such p up to n, with fresh signs in each step; more than half of
+the first are among the last. All of it is orthogonal, and H is its own inverse.
 
 One step makes any values about normal, but for those that are special: two values other than 0, alone, give only two
 magnitudes. A thorough rotation takes several steps, and for less than 256 values also random reflections, until what
@@ -22,7 +22,7 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]  # it has no types
 from numba import types
 from numba.extending import intrinsic
 
@@ -60,7 +60,8 @@ def edges(n: int) -> Edges:
         return np.arange(full + 1) * BLOCK
     if not full:
         return np.array([0, n])
-    return np.append(np.arange(full) * BLOCK, [n - (BLOCK + rest - whole((BLOCK + rest) // 2)), n])
+    share = next(length for length in (BLOCK // 2, BLOCK // 4 * 3, BLOCK) if length >= rest)
+    return np.append(np.arange(full) * BLOCK, [n - (BLOCK + rest - share), n])
 
 
 def grouped(n: int, length: int) -> Edges:
@@ -111,10 +112,11 @@ def _within(builder: Any, row: Any) -> Any:
 
 
 @intrinsic
-def _tile(typingctx, values, start):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
+def _butterflies_of_tile(typingctx, values, start):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        stride = ir.Constant(ir.IntType(64), LANES)
-        pointers = vectors(context, builder, signature.args[0], *arguments, stride, TILE // LANES)
+        array, start = arguments
+        stride = ir.Constant(start.type, LANES)
+        pointers = vectors(context, builder, signature.args[0], array, start, stride, TILE // LANES)
         rows = _across(builder, [_within(builder, row) for row in _load(builder, pointers)])
         for row, pointer in zip(rows, pointers, strict=True):
             builder.store(row, pointer).align = 4
@@ -127,7 +129,8 @@ def _rows(count: int) -> Any:
     @intrinsic
     def butterflies(typingctx, values, start, stride):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
         def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            pointers = vectors(context, builder, signature.args[0], *arguments, count)
+            array, start, stride = arguments
+            pointers = vectors(context, builder, signature.args[0], array, start, stride, count)
             for row, pointer in zip(_across(builder, _load(builder, pointers)), pointers, strict=True):
                 builder.store(row, pointer).align = 4
             return context.get_dummy_value()
@@ -141,9 +144,10 @@ _two, _four, _eight = _rows(2), _rows(4), _rows(8)
 
 
 @intrinsic
-def _three(typingctx, values, start, stride):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
+def _reflection_of_three(typingctx, values, start, stride):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointers = vectors(context, builder, signature.args[0], *arguments, 3)
+        array, start, stride = arguments
+        pointers = vectors(context, builder, signature.args[0], array, start, stride, 3)
         rows = _load(builder, pointers)
         total = builder.fadd(builder.fadd(rows[0], rows[1]), rows[2])
         share = builder.fmul(total, ir.Constant(total.type, [float(TWO_THIRDS)] * LANES))
@@ -155,15 +159,19 @@ def _three(typingctx, values, start, stride):  # type: ignore[no-untyped-def]  #
 
 
 @intrinsic
-def signed(typingctx, value, word):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
-    """A float32, negated where the top bit of a uint32 is set."""
-
+def _signed(typingctx, value, word):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]  # noqa: ARG001 - likewise
         value, word = arguments
         top = builder.and_(word, ir.Constant(word.type, 0x80000000))
         return builder.bitcast(builder.xor(builder.bitcast(value, word.type), top), value.type)
 
     return types.float32(types.float32, types.uint32), codegen
+
+
+_tile: Any = _butterflies_of_tile  # mypy cannot know that the first argument is numba's, here and below
+_three: Any = _reflection_of_three
+signed: Any = _signed
+"""A float32, negated where the top bit of a uint32 is set."""
 
 
 @numba.njit(cache=True, nogil=True)
@@ -244,8 +252,8 @@ def _sign(values, out, words, factor):  # type: ignore[no-untyped-def]  # numba 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _limited(value):  # type: ignore[no-untyped-def]  # numba infers the types
-    below = value if value < LARGEST else LARGEST
-    return below if below > -LARGEST else -LARGEST
+    below = value if value < LARGEST else LARGEST  # noqa: FURB136 - numba's min minds NaNs, and takes twice as long
+    return below if below > -LARGEST else -LARGEST  # noqa: FURB136 - as above
 
 
 @numba.njit(cache=True, nogil=True)
@@ -322,8 +330,8 @@ def rotate(values, out, scale, block, thorough, k0, k1):  # type: ignore[no-unty
 
 
 @numba.njit(cache=True, nogil=True)
-def unrotate(values, scale, block, thorough, k0, k1, room=np.float32(1)):  # type: ignore[no-untyped-def]  # numba infers the types
-    """The inverse of `rotate`, in place, times `room` and `scale` and limited to float32's range."""
+def unrotate(values, room, scale, block, thorough, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The inverse of `rotate`, in place, times `room`, times `scale`, and limited to float32's range."""
     n = values.size
     words = np.empty(SIGNS, np.uint32)
     length, rows, steps, factor = _plan(n, thorough)
@@ -358,7 +366,7 @@ def unrotate_blocks(values, edges, scale, k0, k1, out):  # type: ignore[no-untyp
         part, into = values[edges[block] : edges[block + 1]], out[edges[block] : edges[block + 1]]
         for at in range(part.size):
             into[at] = part[at] * HEADROOM
-        unrotate(into, scale, block, False, k0, k1, np.float32(1.0) / HEADROOM)
+        unrotate(into, np.float32(1.0) / HEADROOM, scale, block, False, k0, k1)
 
 
 def keys(seed: int) -> tuple[np.uint32, np.uint32]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from tightwire.arrays import Flat, Floats, Ints
 from tightwire.codecs import kmeans_kernels as kernels
+from tightwire.codecs import lloyd_kernels
 from tightwire.codecs.floats import landing
 from tightwire.codecs.groups import Per, check_groups, group_count, group_length
 from tightwire.codecs.stage import Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
@@ -23,13 +24,17 @@ _PASSES = 8
 
 
 def sample_size(n: int, bits: int) -> int:
-    """Of `n` values, how many are looked at for a table of 2**bits centroids: one of 32, within limits."""
-    return min(max(n // 32, 4096, 128 * 2**bits), max(16384, 256 * 2**bits))
+    """Of `n` values, how many are looked at for a table of 2**bits centroids: one of 64, within limits.
+
+    On Gaussian values the distortion is then about 3 % at most, 1 % up to 4 bits, above what all values would give.
+    """
+    least = max(4096, min(512 << bits, 8192), 128 << bits)
+    return min(max(n // 64, least), max(16384, 256 << bits))
 
 
 def most_centroids(length: int, bits: int) -> int:
     """Centroids that a group of `length` values may have: 2**bits, but at least 2, and no longer than its codes."""
-    return min(2**bits, max(2, length * bits // 32))
+    return min(1 << bits, max(2, length * bits // 32))
 
 
 def spotted(values: Flat, low: np.float32, high: np.float32, size: int, tail: int) -> tuple[Flat, Floats]:
@@ -46,14 +51,14 @@ def spotted(values: Flat, low: np.float32, high: np.float32, size: int, tail: in
         tail: 1 to size / 4.
     """
     points = np.empty(size, np.float32)
-    kernels.sample(values, points)
+    lloyd_kernels.sample(values, points)
     points.sort()
     first, last = points[tail - 1], points[-tail]
     if low == first and high == last:
         return points, np.ones(size)
     points = points[(points >= first) & (points <= last)]
     beyond = np.empty((2 * tail + 64) * 2 * (values.size // size), np.float32)
-    beyond = beyond[: kernels.outside(values, first, last, beyond)]
+    beyond = beyond[: lloyd_kernels.outside(values, first, last, beyond)]
     beyond.sort()
     edge = int(np.searchsorted(beyond, first))
     weights = np.ones(points.size + beyond.size)
@@ -73,18 +78,18 @@ def fit(plane: Plane, length: int, bits: int) -> tuple[Flat, Ints]:
             part = values[group * length : (group + 1) * length]
             if part.size > size:
                 low, high = plane.extremes if groups == 1 else (part.min(), part.max())
-                points, weights = spotted(part, low, high, size, 2**bits // 8 + 1)
+                points, weights = spotted(part, low, high, size, (1 << bits) // 8 + 1)
             else:
                 points, weights = np.sort(part), np.ones(part.size)
-            counts[group] = kernels.lloyd(points, weights, table[: most_centroids(part.size, bits)])
+            counts[group] = lloyd_kernels.lloyd(points, weights, table[: most_centroids(part.size, bits)])
             tables.append(table[: counts[group]].copy())
         return np.concatenate(tables), counts
     found = np.empty(groups * table.size, np.float32)
     whole = n // length
-    end = kernels.lloyd_rows(np.sort(values[: whole * length].reshape(whole, length)), table, found, counts)
+    end = lloyd_kernels.lloyd_rows(np.sort(values[: whole * length].reshape(whole, length)), table, found, counts)
     if whole < groups:
         rest = np.sort(values[whole * length :]).reshape(1, -1)
-        end += kernels.lloyd_rows(rest, table[: most_centroids(rest.size, bits)], found[end:], counts[whole:])
+        end += lloyd_kernels.lloyd_rows(rest, table[: most_centroids(rest.size, bits)], found[end:], counts[whole:])
     return found[:end].copy(), counts
 
 

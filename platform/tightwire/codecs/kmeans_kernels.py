@@ -1,218 +1,21 @@
-"""The loops of `tightwire.codecs.kmeans`, compiled; their twins are in `tightwire.codecs.float_twins`.
+"""The loops between reals and packed codes of centroids, compiled; their twins are in `tightwire.codecs.kmeans_twins`.
 
 Tables of all groups lie one after another: those of group g are tables[starts[g]:starts[g + 1]], in order, and
-thresholds[i] is the largest float32 that is not beyond the middle between tables[i] and tables[i + 1], so that the
-nearest centroid of a value, the lower one on a tie, has as its code the number of its group's thresholds below the value.
+thresholds[i] is the largest float32 that is not beyond the middle between tables[i] and tables[i + 1]. So the code of
+the centroid nearest to a value, of the lower one on a tie, is the number of its group's thresholds below the value.
 """
-
-import math
 
 import numba
 import numpy as np
 
 from tightwire.codecs.float_kernels import MAGNITUDE, bits_of, float_of, put
-from tightwire.codecs.kernels import STEP, noise
 from tightwire.wire.packing import LANES, ROWS, find_row, get_tail, put_row, put_tail
-from tightwire.wire.words import mul32, shl32, shr32
+from tightwire.wire.words import shl32, shr32
 
 BINS = 2048
 """Of the grid that finds a value's neighbourhood among many thresholds."""
-ROUNDS = 60
-"""Of Lloyd's algorithm, at most."""
-OUTER = 128
-"""Points at either end that are looked at one by one when the first centroids are placed."""
-_RUN = 128
 _QUARTER = np.float32(0.25)
 _INFINITE = np.float32(np.inf)
-
-
-@numba.njit(cache=True, nogil=True)
-def sample(values, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    """One value of each of `out.size` stretches of equal length to `out`, at a place that looks random."""
-    for i in range(out.size):
-        start = i * values.size // out.size
-        width = (i + 1) * values.size // out.size - start
-        draw = np.int64(noise(mul32(np.uint32(i), STEP), np.uint32(0), np.uint32(0)))
-        out[i] = values[start + (draw * width >> 24)]
-
-
-@numba.njit(cache=True, nogil=True)
-def outside(values, low, high, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Values below `low` or above `high`, the first `out.size` of them, to `out`; returns how many."""
-    count = 0
-    for start in range(0, values.size, _RUN):
-        part = values[start : start + _RUN]
-        found = np.int32(0)
-        for lane in range(part.size):
-            found |= np.int32(part[lane] < low) | np.int32(part[lane] > high)
-        if found:
-            for lane in range(part.size):
-                if part[lane] < low or part[lane] > high:
-                    if count == out.size:
-                        return count
-                    out[count] = part[lane]
-                    count += 1
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def cube_root(x):  # type: ignore[no-untyped-def]  # numba infers the types
-    """The cube root of x >= 0 to within 1 %, by operations that give the same bits on every machine."""
-    mantissa, exponent = math.frexp(x)
-    if mantissa == 0:
-        return 0.0
-    third = exponent // 3
-    return math.ldexp((0.586 + 0.42 * mantissa) * (1.0, 1.26, 1.587)[exponent - 3 * third], third)
-
-
-@numba.njit(cache=True, nogil=True)
-def _spread(points, weights, centroids):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Centroids to start from, as dense as the points to the power 1/3, which is best for many (Panter and Dite 1951).
-
-    Points are taken together by `stride`, but for the outermost, where much can lie between two.
-    """
-    k, last = centroids.size, points.size - 1
-    stride = max(1, points.size // (32 * k))
-    room = last // stride + stride + 2 * OUTER + 1
-    ends, reached = np.empty(room, np.int64), np.empty(room)
-    ends[0], reached[0] = 0, 0.0
-    cells = 0
-    while ends[cells] < last:
-        left = ends[cells]
-        right = left + (stride if OUTER <= left and left + stride + OUTER <= last else 1)
-        gap, mass = np.float64(points[right]) - np.float64(points[left]), weights[left] * (right - left)
-        cells += 1
-        ends[cells] = right
-        reached[cells] = reached[cells - 1] + cube_root(gap * gap * mass)
-    cell = 0
-    for j in range(k):
-        wanted = reached[cells] * (j + 0.5) / k
-        while cell < cells - 1 and reached[cell + 1] < wanted:
-            cell += 1
-        left, right = np.float64(points[ends[cell]]), np.float64(points[ends[cell + 1]])
-        width = reached[cell + 1] - reached[cell]
-        centroids[j] = left + (right - left) * ((wanted - reached[cell]) / width if width > 0 else 0.0)
-
-
-@numba.njit(cache=True, nogil=True)
-def _refill(points, mass, moment, square, ends):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Give what empty cells have to others: again and again the cell with the largest error is cut at its mean.
-
-    Cells are points[ends[j]:ends[j + 1]]; those that stay empty come last.
-    """
-    k, filled = ends.size - 1, 0
-    for j in range(k):
-        if ends[j + 1] > ends[j]:
-            filled += 1
-            ends[filled] = ends[j + 1]
-    while filled < k:
-        worst, largest = -1, 0.0
-        for j in range(filled):
-            first, last = ends[j], ends[j + 1]
-            total = moment[last] - moment[first]
-            error = (square[last] - square[first]) - total * total / (mass[last] - mass[first])
-            if error > largest:
-                worst, largest = j, error
-        if worst < 0:
-            break
-        first, last = ends[worst], ends[worst + 1]
-        mean = (moment[last] - moment[first]) / (mass[last] - mass[first])
-        middle = first
-        while middle < last and points[middle] <= mean:
-            middle += 1
-        if middle == first or middle == last:
-            break
-        for j in range(filled, worst, -1):
-            ends[j + 1] = ends[j]
-        ends[worst + 1] = middle
-        filled += 1
-    ends[filled:] = points.size
-
-
-@numba.njit(cache=True, nogil=True)
-def _rounds(points, mass, moment, square, centroids, ends):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Cells of the nearest centroid, and centroids in the mean of their cell, until nothing moves."""
-    k, m = centroids.size, points.size
-    for _ in range(ROUNDS):
-        moved, full = False, True
-        for j in range(1, k):
-            middle, end = (centroids[j - 1] + centroids[j]) * 0.5, ends[j]
-            while end < m and points[end] <= middle:
-                end += 1
-            while end > 0 and points[end - 1] > middle:
-                end -= 1
-            moved |= end != ends[j]
-            ends[j] = end
-            full &= ends[j] > ends[j - 1]
-        if not (full and ends[k] > ends[k - 1]):
-            _refill(points, mass, moment, square, ends)
-            moved = True
-        for j in range(k):
-            first, last = ends[j], ends[j + 1]
-            centroids[j] = points[m - 1]
-            if last > first:
-                mean = (moment[last] - moment[first]) / (mass[last] - mass[first])
-                centroids[j] = min(max(mean, np.float64(points[first])), np.float64(points[last - 1]))
-        if not moved:
-            break
-
-
-@numba.njit(cache=True, nogil=True)
-def lloyd(points, weights, table):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Lloyd's algorithm in one dimension.
-
-    Args:
-        points: In order, shape (m,), float32, m > 0.
-        weights: Of each, shape (m,), float64.
-        table: Takes the centroids, in order and all different; shape (k,).
-
-    Returns:
-        How many there are: at most k, and the points themselves where they take no more than k different values.
-    """
-    k, m = table.size, points.size
-    count = 0
-    for i in range(m):
-        if i == 0 or points[i] != points[i - 1]:
-            if count < k:
-                table[count] = points[i] + np.float32(0)
-            count += 1
-    if count <= k:
-        return count
-    mass, moment, square = np.zeros(m + 1), np.zeros(m + 1), np.zeros(m + 1)
-    for i in range(m):
-        point = np.float64(points[i])
-        mass[i + 1] = mass[i] + weights[i]
-        moment[i + 1] = moment[i] + weights[i] * point
-        square[i + 1] = square[i] + weights[i] * point * point
-    centroids, ends = np.empty(k), np.empty(k + 1, np.int64)
-    for j in range(k + 1):
-        ends[j] = m * j // k
-    _spread(points, weights, centroids)
-    _rounds(points, mass, moment, square, centroids, ends)
-    count = 0
-    for j in range(k):
-        weight, total = 0.0, 0.0
-        for i in range(ends[j], ends[j + 1]):
-            weight += weights[i]
-            total += weights[i] * np.float64(points[i])
-        if ends[j + 1] > ends[j]:
-            centroid = np.float32(total / weight) + np.float32(0)
-            if count == 0 or centroid > table[count - 1]:
-                table[count] = centroid
-                count += 1
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def lloyd_rows(points, table, tables, counts):  # type: ignore[no-untyped-def]  # numba infers the types
-    """`lloyd` for each row of `points`, by weights of 1; centroids one after another to `tables`, returns how many."""
-    weights = np.ones(points.shape[1])
-    end = 0
-    for row in range(points.shape[0]):
-        counts[row] = lloyd(points[row], weights, table)
-        tables[end : end + counts[row]] = table[: counts[row]]
-        end += counts[row]
-    return end
 
 
 @numba.njit(cache=True, nogil=True)
@@ -482,6 +285,7 @@ def _look_up(codes, start, bits, length, starts, tables, weight, out):  # type: 
                 code = part[lane]
                 most = max(most, code)
                 put(into, lane, table[min(code, last)], weight)
-        good &= most <= last
+        if most > last:
+            good = False
         at = end
     return good

@@ -6,19 +6,27 @@ from itertools import pairwise
 import numpy as np
 
 from tightwire.arrays import Flat, Floats, Ints
-from tightwire.codecs import kmeans_kernels as kernels
+from tightwire.codecs import lloyd_kernels as kernels
 from tightwire.codecs import twins
 
 
 def sample(values: Flat, size: int) -> Flat:
-    """The twin of `tightwire.codecs.kmeans_kernels.sample`."""
+    """The twin of `tightwire.codecs.lloyd_kernels.sample`."""
     edges = np.arange(size + 1) * values.size // size
-    return values[edges[:-1] + (twins.noise(size, 0) * np.diff(edges) >> 24)]
+    found: Flat = values[edges[:-1] + (twins.noise(size, 0) * np.diff(edges) >> 24)]
+    return found
 
 
 def outside(values: Flat, low: float, high: float, room: int) -> Flat:
-    """The twin of `tightwire.codecs.kmeans_kernels.outside`."""
+    """The twin of `tightwire.codecs.lloyd_kernels.outside`."""
     return values[(values < low) | (values > high)][:room]
+
+
+def cube_root(x: float) -> float:
+    """The twin of `tightwire.codecs.lloyd_kernels.cube_root`."""
+    mantissa, exponent = math.frexp(x)
+    third, rest = divmod(exponent, 3)
+    return math.ldexp((0.586 + 0.42 * mantissa) * (1.0, 1.26, 1.587)[rest], third) if x else 0.0
 
 
 def spread(points: Flat, weights: Floats, k: int) -> Floats:
@@ -30,7 +38,7 @@ def spread(points: Flat, weights: Floats, k: int) -> Floats:
         ends.append(ends[-1] + (stride if inner else 1))
     exact = points.astype(np.float64)
     gaps, masses = np.diff(exact[ends]), weights[ends[:-1]] * np.diff(ends)
-    roots = [kernels.cube_root.py_func(gap) for gap in gaps * gaps * masses]
+    roots = [cube_root(gap) for gap in gaps * gaps * masses]
     reached = np.concatenate([[0.0], np.cumsum(roots)])
     wanted = reached[-1] * (np.arange(k) + 0.5) / k
     cell = np.minimum(np.searchsorted(reached[1:], wanted), len(ends) - 2)
@@ -42,7 +50,7 @@ def spread(points: Flat, weights: Floats, k: int) -> Floats:
 
 
 def lloyd(points: Flat, weights: Floats, k: int) -> Flat:
-    """The twin of `tightwire.codecs.kmeans_kernels.lloyd`: the table."""
+    """The twin of `tightwire.codecs.lloyd_kernels.lloyd`: the table."""
     different = np.unique(points) + np.float32(0)
     if different.size <= k:
         return different
@@ -96,4 +104,5 @@ def assign(values: Flat, length: int, starts: Ints, thresholds: Flat) -> Ints:
 
 def look_up(codes: Ints, length: int, starts: Ints, tables: Flat) -> Flat:
     """The twin of `tightwire.codecs.kmeans_kernels.look_up`, for codes that are in their tables."""
-    return tables[starts[np.arange(codes.size) // length] + codes]
+    values: Flat = tables[starts[np.arange(codes.size) // length] + codes]
+    return values

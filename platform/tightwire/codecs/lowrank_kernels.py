@@ -15,13 +15,14 @@ LANES = 64
 _COLUMNS = 1024
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, inline="always")
 def _dot(left, right, lanes):  # type: ignore[no-untyped-def]  # numba infers the types
     lanes[:] = 0.0
     whole = left.size // LANES * LANES
     for start in range(0, whole, LANES):
+        one, other = left[start : start + LANES], right[start : start + LANES]
         for lane in range(LANES):
-            lanes[lane] += np.float64(left[start + lane]) * np.float64(right[start + lane])
+            lanes[lane] += np.float64(one[lane]) * np.float64(other[lane])
     for i in range(whole, left.size):
         lanes[i - whole] += np.float64(left[i]) * np.float64(right[i])
     return folded(lanes)

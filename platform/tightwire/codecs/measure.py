@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from tightwire.arrays import AnyArray, Flat
+from tightwire.codecs.auto import Auto, chosen
 from tightwire.codecs.codec import Codec, decode
 from tightwire.codecs.stage import Plane
 from tightwire.errors import CodecError
@@ -45,6 +46,8 @@ class Measurement:
     decode_gbps: float
     bytes: Sections
     """Of the first seed's frame."""
+    chosen: tuple[str, ...] = ()
+    """What `auto` chose, for each tensor that ends in it."""
 
 
 def measure(
@@ -94,7 +97,16 @@ def measure(
         encode_gbps=values.nbytes / 1e9 / float(np.median(encoding)),
         decode_gbps=values.nbytes / 1e9 / float(np.median(decoding)),
         bytes=ledgers[0],
+        chosen=_chosen(codec, values, schema, key(seed, "measure")),
     )
+
+
+def _chosen(codec: Codec, values: Flat, schema: Schema, frame_key: int) -> tuple[str, ...]:
+    """The entropy coder that `auto` takes for each piece which ends in it."""
+    planes = codec.planes(values, schema, Sink(), key=frame_key)
+    pairs = zip(codec.pieces(schema), planes, strict=True)
+    ends = [chosen(found[-2]).stage for piece, found in pairs if isinstance(piece.chain.stages[-1], Auto)]
+    return tuple("packed" if stage is None else str(stage) for stage in ends)
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:

@@ -1,5 +1,6 @@
 """Floats of few bits with a scale for each group of values, as packed codes in the order of their values."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,18 +45,18 @@ class MiniFloat:
     @property
     def zero(self) -> int:
         """The code of 0."""
-        return 2 ** (self.bits - 1)
+        return 1 << (self.bits - 1)
 
     @property
     def least(self) -> float:
         """The smallest magnitude."""
-        return 2.0 ** (1 - self.bias - self.mantissa)
+        return math.ldexp(1.0, 1 - self.bias - self.mantissa)
 
     @property
     def largest(self) -> float:
         """The largest magnitude."""
-        exponent, fraction = divmod(self.top, 2**self.mantissa)
-        return (1 + fraction * 2.0**-self.mantissa) * 2.0 ** (exponent - self.bias)
+        exponent, fraction = divmod(self.top, 1 << self.mantissa)
+        return math.ldexp((1 << self.mantissa) + fraction, exponent - self.bias - self.mantissa)
 
     @property
     def _shift(self) -> np.uint32:
@@ -76,7 +77,7 @@ class MiniFloat:
         stochastically: by u**2 / (4 (1 + u)); else halfway. Below the smallest normal the error is at most half of
         `least`, and one value, the largest, is not there.
         """
-        step = 2.0**-self.mantissa
+        step = math.ldexp(1.0, -self.mantissa)
         relative = step**2 / (4 * (1 + step)) if stochastic else (step / (2 + step)) ** 2
         return relative + (length - 1) * (self.least / 2 / peak) ** 2
 

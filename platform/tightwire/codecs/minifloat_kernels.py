@@ -106,7 +106,7 @@ def _value(level, sign, first, second, largest, shift, base, least):  # type: ig
     normal = float_of(add32(moved, base))
     small = np.float32(np.float32(np.int32(level)) * least)
     size = np.float32(np.float32((small if moved < _NORMAL else normal) * first) * second)
-    return float_of(np.uint32(bits_of(size if size < largest else largest) | sign))
+    return float_of(np.uint32(bits_of(min(size, largest)) | sign))
 
 
 @numba.njit(cache=True, nogil=True)

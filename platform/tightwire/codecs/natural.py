@@ -72,7 +72,7 @@ class Natural(Stage):
     @property
     def levels(self) -> int:
         """L: powers of two that can be sent."""
-        return 2 ** (self.bits - 1) - 1
+        return (1 << (self.bits - 1)) - 1
 
     @property
     def unbiased(self) -> bool:

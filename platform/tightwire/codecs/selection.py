@@ -8,7 +8,7 @@ from tightwire.arrays import Flat, Ints
 from tightwire.codecs import sparse_kernels
 from tightwire.codecs.kernels import FOLD, Bits
 
-_SAMPLES = 2**13, 2**16
+_SAMPLES = 2**12, 2**16
 """Smallest and largest sample that thresholds are guessed from; of fewer values than the first nothing is guessed."""
 
 

@@ -26,8 +26,12 @@ class CountSketch(Stage):
     is linear, and the sum of tables is the table of the sum, up to float32. Over seeds, the mean is unbiased with
     squared error below n / (rows * columns) of the squared norm; the median errs by more than 3 ||x|| / sqrt(columns)
     with a chance that falls exponentially with the rows. For the one seed of a line there is no such guarantee:
-    the same values err the same way every time. Wants error feedback, and a density, unless the values are few and
-    heavy. A tensor with no more values than the table goes on unchanged.
+    the same values err the same way every time.
+
+    It pays only where few values hold nearly all of the squared norm: m heavy ones are found, and about
+    n (m / columns)**((rows + 1) / 2) others that meet them in most rows are taken for such. Without a density the
+    squared error is a multiple of the squared norm. Wants error feedback. A tensor with no more values than the table
+    goes on unchanged.
 
     Raises:
         CodecError: When rows, columns or density are out of range.

@@ -30,31 +30,33 @@ def _range(magnitudes, size):  # type: ignore[no-untyped-def]  # numba infers th
 @numba.njit(cache=True, nogil=True)
 def _rank(magnitudes, k):  # type: ignore[no-untyped-def]  # numba infers the types
     """As `rank`, in a copy that it overwrites. Neighbours are counted apart, so that none waits for another."""
-    size = np.int64(magnitudes.size)
-    counts = np.empty((4, _BINS), np.int64)
+    size = np.uint64(magnitudes.size)
+    bins = _BINS if size > 32 * _BINS else _BINS // 8
+    counts = np.empty(4 * bins, np.int32)
     while True:
         low, high = _range(magnitudes, size)
         if low == high:
             return low, k
-        shift = 0
-        while (np.int64(high) - low) >> shift >= _BINS:
-            shift += 1
+        shift = np.uint32(0)
+        while np.uint32(high - low) >> shift >= bins:
+            shift += np.uint32(1)
         counts[:] = 0
         for i in range(size):
-            counts[i & 3, (magnitudes[i] - low) >> shift] += 1
-        chosen = _BINS - 1
+            at = np.uint64(np.uint32(magnitudes[i] - low) >> shift)
+            counts[at << np.uint64(2) | i & np.uint64(3)] += 1
+        chosen = bins - 1
         while True:
-            here = counts[0, chosen] + counts[1, chosen] + counts[2, chosen] + counts[3, chosen]
+            here = counts[4 * chosen : 4 * chosen + 4].sum()
             if here >= k:
                 break
             k -= here
             chosen -= 1
         if shift == 0:
             return np.int32(low + chosen), k
-        left = np.int64(0)
+        left = np.uint64(0)
         for i in range(size):
             magnitudes[left] = magnitudes[i]
-            left += np.int64((magnitudes[i] - low) >> shift == chosen)
+            left += np.uint64(np.uint32(magnitudes[i] - low) >> shift == chosen)
         size = left
 
 
@@ -233,14 +235,18 @@ def take(raw, least, ties, found, out):  # type: ignore[no-untyped-def]  # numba
 @numba.njit(cache=True, nogil=True)
 def narrow(candidates, bits, least, ties):  # type: ignore[no-untyped-def]  # numba infers the types
     """Move those above `least`, and the first `ties` equal to it, to the front of both, in their order."""
-    count = np.uint64(0)
-    for at in range(bits.size):
-        magnitude = bits[at] & FOLD
-        tie = (magnitude == least) & (ties > 0)
+    size, stop, count = np.uint64(bits.size), np.uint64(0), np.uint64(0)
+    while stop < size and ties > 0:
+        ties -= np.int64((bits[stop] & FOLD) == least)
+        stop += np.uint64(1)
+    for at in range(stop):
         candidates[count] = candidates[at]
         bits[count] = bits[at]
-        ties -= np.int64(tie)
-        count += np.uint64((magnitude > least) | tie)
+        count += np.uint64((bits[at] & FOLD) >= least)
+    for at in range(stop, size):
+        candidates[count] = candidates[at]
+        bits[count] = bits[at]
+        count += np.uint64((bits[at] & FOLD) > least)
 
 
 @numba.njit(cache=True, nogil=True)

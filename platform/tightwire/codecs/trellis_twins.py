@@ -1,10 +1,13 @@
-"""Pure NumPy twins of `tightwire.codecs.trellis_kernels`; slow, plain, and equal bit for bit."""
+"""Pure NumPy twins of `trellis_kernels` and of the loops in `trellis_classes`; slow, plain, and equal bit for bit."""
+
+from itertools import pairwise
 
 import numpy as np
 
-from tightwire.arrays import AnyArray, Flat, Floats, Ints
+from tightwire.arrays import AnyArray, Bytes8, Flat, Floats, Ints
+from tightwire.codecs import trellis_classes as classes_of
 from tightwire.codecs.trellis import Codes, Trellis
-from tightwire.codecs.trellis_kernels import AHEAD, BLOCK, PEAK
+from tightwire.codecs.trellis_kernels import AHEAD, BLOCK, PEAK, SERIES
 from tightwire.wire.packing import Codes as Packed
 
 _OFFSETS = np.array([2, 0, 3, 1])
@@ -17,9 +20,9 @@ def to_grid(values: Flat, length: int, inverses: Floats) -> Flat:
     return grid
 
 
-def sample(grid: Flat, size: int) -> Flat:
+def sample(values: AnyArray, size: int) -> AnyArray:
     """The twin of `trellis_kernels.sample`."""
-    seen: Flat = grid[np.arange(size) * grid.size // size]
+    seen: AnyArray = values[np.arange(size) * values.size // size]
     return seen
 
 
@@ -42,23 +45,26 @@ def follow(states: Ints, parities: Ints, trellis: Trellis) -> Ints:
     return following
 
 
-def search(grid: Flat, lanes: int, trellis: Trellis, penalties: AnyArray) -> Codes:
+def search(grid: Flat, classes: Bytes8, lanes: int, trellis: Trellis, penalties: AnyArray) -> Codes:
     """The twin of `trellis_kernels.search`."""
     rows = -(-grid.size // lanes)
     padded = np.full(rows * lanes, np.nan, np.float32)
     padded[: grid.size] = grid
+    kinds = np.zeros(rows * lanes, np.int64)
+    kinds[: grid.size] = classes
     found = np.zeros((rows, lanes), np.int16)
     start = np.zeros(lanes, np.int64)
     for first in range(0, rows, BLOCK):
         here = padded.reshape(rows, lanes)[first : first + BLOCK + AHEAD]
-        codes, states = _settle(here, start, trellis, penalties)
+        theirs = kinds.reshape(rows, lanes)[first : first + BLOCK + AHEAD]
+        codes, states = _settle(here, theirs, start, trellis, penalties)
         found[first : first + BLOCK] = codes[:BLOCK]
         if len(here) > BLOCK:
             start = states[BLOCK]
     return found.ravel()[: grid.size]
 
 
-def _settle(values: Flat, start: Ints, trellis: Trellis, penalties: AnyArray) -> tuple[Codes, Ints]:
+def _settle(values: Flat, classes: Ints, start: Ints, trellis: Trellis, penalties: AnyArray) -> tuple[Codes, Ints]:
     """Codes of the best paths through all rows from the states `start`, and the states before each row."""
     rows, lanes = values.shape
     sources = [
@@ -78,7 +84,7 @@ def _settle(values: Flat, start: Ints, trellis: Trellis, penalties: AnyArray) ->
         magnitudes = np.where(live, magnitudes, np.float32(0))
         codes = nearest(magnitudes)
         distances = magnitudes[:, None] - multiples(codes, np.array([0, 0, 1, 1])).astype(np.float32)
-        costs = distances * distances + penalties[magnitudes.astype(np.int64)]
+        costs = distances * distances + penalties[classes[row], magnitudes.astype(np.int64)]
         new = totals.copy()
         for to, (even_source, odd_source) in enumerate(sources):
             subset = even_source & 2
@@ -105,63 +111,76 @@ def _leads(state: int, parity: int, to: int, trellis: Trellis) -> bool:
     return bool(follow(np.array(state), np.array(parity), trellis) == to)
 
 
-def guess(grid: Flat, size: int) -> Ints:
-    """The twin of `trellis_kernels.guess`, for `size` magnitudes."""
-    magnitudes = np.abs(grid) * np.float32(0.5)
-    first = (magnitudes + np.float32(0.5)).astype(np.int64)
-    second = np.where(magnitudes >= 0.25, (magnitudes + np.float32(1)).astype(np.int64), 0)
-    return np.stack([np.bincount(codes, minlength=size) for codes in (first, second)])
+def guess(grid: Flat, classes: Bytes8, kinds: int, size: int) -> Ints:
+    """The twin of `trellis_kernels.guess`, for `kinds` classes and `size` magnitudes."""
+    halves = np.abs(grid) * np.float32(0.5)
+    first = (halves + np.float32(0.5)).astype(np.int64)
+    second = np.where(halves >= 0.25, (halves + np.float32(1)).astype(np.int64), 0)
+    return np.stack(
+        [np.bincount(codes[classes == kind], minlength=size) for kind in range(kinds) for codes in (first, second)]
+    )
 
 
-def count(codes: Codes, size: int) -> Ints:
-    """The twin of `trellis_kernels.count`, for `size` magnitudes."""
-    wide = codes.astype(np.int64)
-    return np.stack([np.bincount(np.abs(wide[wide & 1 == quantiser] >> 1), minlength=size) for quantiser in (0, 1)])
+def count(codes: Codes, classes: Bytes8, kinds: int, size: int) -> Ints:
+    """The twin of `trellis_kernels.count`, for `kinds` classes and `size` magnitudes."""
+    return np.stack(
+        [
+            np.bincount(np.abs(codes[there].astype(np.int64) >> 1), minlength=size)
+            for there in _kinds(codes, classes, kinds)
+        ]
+    )
+
+
+def _kinds(codes: Codes, classes: Bytes8, kinds: int) -> list[AnyArray]:
+    """Where each class and quantiser is."""
+    return [(classes == kind) & (codes & 1 == quantiser) for kind in range(kinds) for quantiser in (0, 1)]
 
 
 def log2(values: AnyArray) -> Floats:
     """The twin of `trellis_kernels.log2`."""
     x, whole = np.frexp(np.asarray(values, np.float64))
-    x, result = x * 2, whole - 1.0
-    for place in range(1, 13):
-        x = x * x
-        above = x >= 2
-        result = result + np.where(above, 0.5**place, 0)
-        x = np.where(above, x * 0.5, x)
-    return result
+    low = x < np.sqrt(0.5)
+    x, whole = np.where(low, x * 2, x), np.where(low, whole - 1, whole)
+    s = (x - 1) / (x + 1)
+    t = s * s
+    logarithms: Floats = whole + s * (SERIES[0] + t * (SERIES[1] + t * (SERIES[2] + t * (SERIES[3] + t * SERIES[4]))))
+    return logarithms
 
 
 def penalise(counts: Ints, weight: float, cells: int) -> AnyArray:
     """The twin of `trellis_kernels.penalise`."""
     codes = np.arange(counts.shape[1])
     low, high = codes - codes // 8, np.minimum(codes + codes // 8, codes.size - 1) + 1
-    sums = np.concatenate([np.zeros((2, 1), np.int64), counts.cumsum(axis=1)], axis=1)
+    sums = np.concatenate([np.zeros((len(counts), 1), np.int64), counts.cumsum(axis=1)], axis=1)
     shares = 64 * (sums[:, high] - sums[:, low]) + high - low
-    lengths = log2(64.0 * (high - low) * (sums[:, -1:] + 1)) - log2(shares) + (codes > 0)
+    lengths = log2(64.0 * (sums[:, -1:] + 1)) + log2(high - low) - log2(shares) + (codes > 0)
     reached = nearest(np.arange(cells).astype(np.float32))
-    return np.stack([weight * lengths[subset // 2][reached[:, subset]] for subset in range(4)], axis=1).astype(
-        np.float32
-    )
+    penalties = np.empty((len(counts) // 2, cells, 4), np.float32)
+    for kind in range(len(penalties)):
+        for subset in range(4):
+            penalties[kind, :, subset] = weight * lengths[2 * kind + subset // 2][reached[:, subset]]
+    return penalties
 
 
-def part(codes: Codes, zero: int) -> Packed:
+def part(codes: Codes, classes: Bytes8, kinds: int, zero: int) -> Packed:
     """The twin of `trellis_kernels.part`."""
-    wide = codes.astype(np.int64)
-    parted: Packed = ((np.concatenate([wide[wide & 1 == 0], wide[wide & 1 == 1]]) >> 1) + zero).astype(np.uint32)
+    together = np.concatenate([codes[there] for there in _kinds(codes, classes, kinds)])
+    parted: Packed = ((together.astype(np.int64) >> 1) + zero).astype(np.uint32)
     return parted
 
 
-def join(codes: Packed, middle: int, zero: int, lanes: int, trellis: Trellis) -> Flat:
+def join(codes: Packed, classes: Bytes8, starts: Ints, zero: int, lanes: int, trellis: Trellis) -> Flat:
     """The twin of `trellis_kernels.join`, for codes that are a walk's."""
-    first, second = codes[:middle].astype(np.int64) - zero, codes[middle:].astype(np.int64) - zero
-    states, out = np.zeros(lanes, np.int64), np.empty(codes.size, np.float32)
+    states, taken, out = np.zeros(lanes, np.int64), starts.copy(), np.empty(codes.size, np.float32)
     for start in range(0, codes.size, lanes):
         here = states[: codes.size - start]
-        quantisers, row = here & 1, np.empty(here.size, np.int64)
-        ones = np.count_nonzero(quantisers)
-        row[quantisers == 0], first = first[: here.size - ones], first[here.size - ones :]
-        row[quantisers == 1], second = second[:ones], second[ones:]
-        out[start : start + lanes] = multiples(row, quantisers)
+        kinds = 2 * classes[start : start + lanes].astype(np.int64) + (here & 1)
+        row = np.empty(here.size, np.int64)
+        for kind in np.unique(kinds):
+            there = kinds == kind
+            row[there] = codes[taken[kind] : taken[kind] + np.count_nonzero(there)].astype(np.int64) - zero
+            taken[kind] += np.count_nonzero(there)
+        out[start : start + lanes] = multiples(row, here & 1)
         states[: here.size] = follow(here, row & 1, trellis)
     return out
 
@@ -195,3 +214,67 @@ def scale(values: Flat, length: int, steps: Flat) -> Flat:
     largest = np.finfo(np.float32).max
     clipped: Flat = np.clip(scaled, -largest, largest)
     return clipped
+
+
+def column_squares(values: Flat, columns: int) -> Floats:
+    """The twin of `trellis_classes.column_squares`."""
+    sums: Floats = np.zeros(columns)
+    for row in values.reshape(-1, columns).astype(np.float64):
+        sums += row * row
+    return sums
+
+
+def levels_of(spread: Floats) -> Bytes8:
+    """The twin of `trellis_classes.levels_of`."""
+    levels = np.zeros(spread.size, np.uint8)
+    some = spread > 0
+    halves = np.floor(2 * log2(spread[some] / spread.max()) + 0.5)
+    levels[some] = np.maximum(classes_of.TOP + halves, 0)
+    return levels
+
+
+def histogram(grid: Flat, rows: Bytes8, columns: Bytes8, seen: int, size: int) -> Ints:
+    """The twin of `trellis_classes.histogram`, for `size` magnitudes."""
+    at = np.arange(seen) * grid.size // seen
+    levels = rows[at // columns.size].astype(np.int64) + columns[at % columns.size]
+    codes = (np.abs(grid[at]) * np.float32(0.5) + np.float32(0.5)).astype(np.int64)
+    counts = np.zeros((classes_of.LEVELS, size), np.int64)
+    np.add.at(counts, (levels, codes), 1)
+    return counts
+
+
+def _cost(counts: Ints, weight: float) -> float:
+    present = counts[counts > 0]
+    if present.size == 0:
+        return 0.0
+    bits = 0.0
+    for each, logarithm in zip(present.tolist(), log2(present).tolist(), strict=True):
+        bits -= each * logarithm
+    total = float(present.sum())
+    return weight * (bits + total * float(log2(np.array(total)))) + 2 * 8.0 * (present.size + 2)
+
+
+def merge(counts: Ints, weight: float) -> tuple[float, Bytes8]:
+    """The twin of `trellis_classes.merge`: the bits, and the classes."""
+    groups = [[level] for level in range(len(counts))]
+
+    def cost(levels: list[int]) -> float:
+        return _cost(counts[levels].sum(axis=0), weight)
+
+    while True:
+        saved = [cost(a) + cost(b) - cost(a + b) for a, b in pairwise(groups)]
+        if not saved or max(saved) < 0:
+            break
+        last = max(range(len(saved)), key=lambda at: (saved[at], at))
+        groups[last : last + 2] = [groups[last] + groups[last + 1]]
+    bits = 0.0
+    for levels in groups:
+        bits += cost(levels)
+    return bits, np.repeat(np.arange(len(groups)), [len(levels) for levels in groups]).astype(np.uint8)
+
+
+def spread_out(rows: Bytes8, columns: Bytes8, table: Bytes8, n: int) -> Bytes8:
+    """The twin of `trellis_classes.spread_out`."""
+    levels = rows[:, None].astype(np.int64) + columns
+    spread: Bytes8 = table[levels].ravel()[:n]
+    return spread

@@ -28,6 +28,11 @@ def rows(values: Tensor, length: int) -> Iterator[tuple[slice, Tensor]]:
         yield slice(whole, whole + 1), values[whole * length :].view(1, -1)
 
 
+def column(numbers: AnyArray, device: torch.device) -> Tensor:
+    """One number a group, shape (groups,), as a column beside the groups' values."""
+    return torch.from_numpy(np.ascontiguousarray(numbers)).to(device)[:, None]
+
+
 def _keys(raw: Tensor) -> Tensor:
     """Integers that order as the floats with bits `raw`, or the way back."""
     return (raw >> 31).bitwise_and_(FOLD).bitwise_xor_(raw)

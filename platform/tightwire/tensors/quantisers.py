@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,17 +10,12 @@ from tightwire.codecs.affine import Affine, AffineStage, check_largest
 from tightwire.codecs.groups import group_length
 from tightwire.codecs.stage import Context, Layout
 from tightwire.codecs.uniform import Uniform
-from tightwire.tensors.planes import TensorGroups, TensorPlane, TensorTarget, TensorUndo, rows
+from tightwire.tensors.planes import TensorGroups, TensorPlane, TensorTarget, TensorUndo, column, rows
 from tightwire.tensors.words import noise, pack, unpack
 from tightwire.wire.streams import Sink, Source
 
 Codes = Callable[[Any, Tensor, Affine, Context], Tensor]
 """Codes of float32 values on grids, int32, both of shape (n,); the first argument is the stage."""
-
-
-def column(numbers: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """One number a group, shape (groups,), as a column beside the groups' values."""
-    return torch.from_numpy(np.ascontiguousarray(numbers)).to(device)[:, None]
 
 
 def _scaled(values: Tensor, affine: Affine, shift: float) -> Tensor:
@@ -97,7 +90,6 @@ def read(stage: AffineStage, layout: Layout, source: Source) -> tuple[Layout, Te
 
     def undo(plane: TensorPlane, target: TensorTarget | None) -> TensorPlane:  # noqa: ARG001 - `TensorUndo`
         codes = unpack(plane.data, layout.count, affine.bits)
-        check_largest(int(codes.max()), affine)
         return TensorPlane(layout, restore(codes, affine))
 
     return affine.layout(layout.count), undo

@@ -13,13 +13,14 @@ from tightwire.arrays import Ints
 from tightwire.codecs import sparse
 from tightwire.codecs.flatten import Flatten
 from tightwire.codecs.floats import Brain, Half, Plain
+from tightwire.codecs.fp8 import Fp8
 from tightwire.codecs.qsgd import QSGD
 from tightwire.codecs.signs import OneBit, Sign
 from tightwire.codecs.stage import Context, Layout, Stage
 from tightwire.codecs.ternary import TernGrad
 from tightwire.codecs.topk import TopK
 from tightwire.codecs.uniform import Uniform
-from tightwire.tensors import floats, quantisers
+from tightwire.tensors import floats, minifloats, quantisers
 from tightwire.tensors.planes import TensorPlane, TensorTarget, TensorUndo
 from tightwire.wire import indices
 from tightwire.wire.streams import Sink, Source
@@ -96,6 +97,7 @@ STAGES: dict[type[Stage], OnDevice] = {
     Plain: OnDevice(floats.plain, floats.receiver(torch.float32, torch.int32, 0x7F800000)),
     Half: OnDevice(floats.half, floats.receiver(torch.float16, torch.int16, 0x7C00)),
     Brain: OnDevice(floats.brain, floats.receiver(torch.bfloat16, torch.int16, 0x7F80)),
+    Fp8: OnDevice(minifloats.encode, minifloats.read),
     Flatten: OnDevice(_flattened, _read_flattened),
     TopK: OnDevice(_topk, _read_topk),
     Uniform: _affine(quantisers.uniform),

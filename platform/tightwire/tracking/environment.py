@@ -6,7 +6,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = ("tightwire", "ray", "torch", "numpy", "numba", "constriction", "mlflow")
+_PACKAGES = ("tightwire", "ray", "torch", "numpy", "numba", "mlflow")
 
 
 def environment_tags(folder: Path) -> dict[str, str]:

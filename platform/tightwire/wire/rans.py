@@ -3,10 +3,11 @@
 Codes come in one stretch or several, each with statistics of its own. In the section ``tables`` the first byte says how
 they are coded: 0 means that all of them stay packed. From 1 to 0xBF it begins the table of the first stretch
 (`tightwire.wire.rans_tables`); for each stretch more there follows another, or the byte `_AGAIN` for the one before it
-once more, and then, for `MANY` codes or more, log2 of the number of lanes. `_ADAPTIVE` + log2 of the lanes stands for
-models that learn (`tightwire.wire.rans_adaptive`). Next, of several lanes, comes the number of codes that their first
-states hold; in all cases, the number of coded bytes. These are the coder's last states (`tightwire.wire.rans_states`)
-and its words (`tightwire.wire.rans_kernels`).
+once more, and then, for `tightwire.wire.rans_states.MANY` codes or more, log2 of the number of lanes. `_ADAPTIVE` +
+log2 of the lanes stands for models that learn (`tightwire.wire.rans_adaptive`), `_WHOLE` more if they see all bits of
+a code. Next, of several lanes, comes the number of codes that their first states hold; in all cases, the number of
+coded bytes. These are the coder's last states (`tightwire.wire.rans_states`) and its words
+(`tightwire.wire.rans_kernels`).
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from tightwire.wire.streams import Sink, Source, varint
 Model = Literal["static", "adaptive"]
 
 _ADAPTIVE = 0xC0
+_WHOLE = 8
 _AGAIN = 0xD0
 
 
@@ -40,8 +42,10 @@ class Coded:
     """Codes at the end that are held by the states which the other codes were pushed onto."""
     bounds: tuple[int, ...]
     """Where stretches start, and the last one ends."""
-    tables: tuple[Table, ...] | None
-    """Of each stretch; None for models that learn."""
+    tables: tuple[Table, ...]
+    """Of each stretch; none for models that learn."""
+    form: adaptive.Form | None
+    """Of models that learn."""
 
 
 def _bounds(n: int, parts: tuple[int, ...]) -> tuple[int, ...]:
@@ -128,7 +132,8 @@ def _choose(codes: AnyArray, bits: int, bounds: tuple[int, ...]) -> tuple[list[T
 
 def _learning(codes: AnyArray, bits: int, packed: int, bounds: tuple[int, ...]) -> tuple[bytes, Bytes8 | None]:
     """As `_static`."""
-    learnt = [adaptive.learn(codes[start:stop], bits) for start, stop in pairwise(bounds)]
+    whole = adaptive.whole_pays(codes, bits)
+    learnt = [adaptive.learn(codes[start:stop], bits, whole) for start, stop in pairwise(bounds)]
     expected = sum(model.cost for model in learnt)
     if expected >= packed * 8:
         return b"", None
@@ -142,7 +147,7 @@ def _learning(codes: AnyArray, bits: int, packed: int, bounds: tuple[int, ...]) 
         at = adaptive.push(codes, start, min(stop, end), end, model, states, words, at)
         if at < 0:
             return b"", None
-    head = bytes([_ADAPTIVE + lanes.bit_length() - 1])
+    head = bytes([_ADAPTIVE + _WHOLE * whole + lanes.bit_length() - 1])
     if lanes > 1:
         head += varint(tail)
     return head, states_of.pack(states, memory, words.size - at)
@@ -164,24 +169,29 @@ def read(n: int, bits: int, source: Source, parts: tuple[int, ...] = ()) -> Code
     first = source.byte()
     if first == 0:
         return None
-    tables: list[Table] | None = None
-    exponent = first - _ADAPTIVE
+    tables: list[Table] = []
+    form = None
     if first < _ADAPTIVE:
-        tables = [Table.read(first, bits, source)]
+        tables.append(Table.read(first, bits, source))
         for _ in bounds[2:]:
             head = source.byte()
             tables.append(tables[-1] if head == _AGAIN else Table.read(head, bits, source))
         exponent = source.byte() if n >= states_of.MANY else 0
+    else:
+        whole, exponent = divmod(first - _ADAPTIVE, _WHOLE)
+        if whole > (bits > adaptive.MODELLED):
+            raise FrameError("tables", f"codes are coded in way {first}, which is none of this coder's")
+        form = adaptive.form(bits, bool(whole))
     lanes = 1 << min(exponent, 8)
     if lanes not in states_of.LANES or (lanes > 1 and n < states_of.MANY):
         raise FrameError("tables", f"{n} codes are not coded in 2**{exponent} lanes")
     tail = source.varint() if lanes > 1 else 0
     most = bounds[-1] - bounds[-2]
-    if tables is None:
+    if form:
         most = adaptive.last_block(most) - 1
     if tail > most:
         raise FrameError("tables", f"states hold the last {tail} codes, where one model is of {most}")
-    return Coded(source.varint(), lanes, tail, bounds, None if tables is None else tuple(tables))
+    return Coded(source.varint(), lanes, tail, bounds, tuple(tables), form)
 
 
 def decode(data: Bytes8, coded: Coded, bits: int) -> AnyArray:
@@ -197,8 +207,8 @@ def decode(data: Bytes8, coded: Coded, bits: int) -> AnyArray:
     at = 0
     for position, (start, end) in enumerate(pairwise(coded.bounds)):
         stop = min(end, n - coded.tail)
-        if coded.tables is None:
-            table, decoding, at = adaptive.pull(codes, bits, start, stop, end, states, words, at)
+        if coded.form:
+            table, decoding, at = adaptive.pull(codes, coded.form, start, stop, end, states, words, at)
         else:
             table = coded.tables[position]
             decoding = table.decoding()

@@ -9,8 +9,8 @@ a block takes the one that would have coded the blocks before it best, where old
 a share of 1 at least. Counts are halved when there are more than `LONG`, and those of the models for `QUICK` when
 there are more than `SHORT`, so that they follow what changes.
 
-Of codes with more than `_MODELLED` bits the models see the upper ones; the lower ones are sent as they are. All
-arithmetic is in integers.
+Of codes with more than `MODELLED` bits the models see the upper ones, and the lower ones are sent as they are; unless
+the models are whole, which pays where single codes stand out. All arithmetic is in integers.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ import numpy as np
 
 from tightwire.arrays import AnyArray
 from tightwire.wire import rans_kernels as kernels
-from tightwire.wire.rans_tables import FINEST, POINT, Table, logs
+from tightwire.wire.rans_tables import FINEST, POINT, Table, count, grouped, logs, normalise
 
 WEIGHTS = (128, 16, 2, 1024)
 QUICK = (128, 16)
@@ -29,8 +29,9 @@ LONG = 1 << 19
 SHORT = 1 << 12
 FADING = 3
 """From block to block, what a model would have taken so far loses 1 / 2**this."""
-_MODELLED = 8
+MODELLED = 8
 _PRECISION = 14
+_WHOLE_PRECISION = 15
 _FIRST = 4
 """Codes in the first block."""
 _GROWTH = 3
@@ -45,10 +46,37 @@ _WIDTH = 16
 """The kernel's reach is this part of 16 * (interquartile range + 1) / N**(1/5)."""
 
 
-def form(bits: int) -> tuple[int, int, int]:
-    """(symbols, precision, group) of the models of codes of so many bits."""
-    group = max(0, bits - _MODELLED)
-    return 1 << (bits - group), min(_PRECISION, FINEST - group), group
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the models of a stretch look like."""
+
+    symbols: int
+    precision: int
+    group: int
+
+
+def form(bits: int, whole: bool) -> Form:
+    """The form of models of codes of so many bits."""
+    group = 0 if whole else max(0, bits - MODELLED)
+    finest = _WHOLE_PRECISION if bits - group > MODELLED else _PRECISION
+    return Form(1 << (bits - group), min(finest, FINEST - group), group)
+
+
+def whole_pays(codes: AnyArray, bits: int) -> bool:
+    """Whether models of all bits of `codes` are expected to be worth what they cost to learn."""
+    if bits <= MODELLED:
+        return False
+    counts = count(codes, bits)
+    sizes = []
+    for whole in (False, True):
+        model = form(bits, whole)
+        shares = normalise(grouped(counts, model.group), model.precision)
+        cost = Table(shares, model.precision, model.group).cost(counts) if shares.size else None
+        if cost is None:
+            return False
+        sizes.append(cost + np.count_nonzero(shares) * int(codes.size).bit_length() // 2)
+    floor = codes.size * (1 << bits) >> _WHOLE_PRECISION  # bits lost to a share of 1 for each code
+    return bool(sizes[1] + 3 * floor // 2 < sizes[0])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -174,17 +202,16 @@ def _fresh_memory(size):  # type: ignore[no-untyped-def]  # numba infers the typ
 class Learnt:
     """The models of all blocks of a stretch."""
 
+    form: Form
     shares: AnyArray
     """Shape (blocks, symbols)."""
-    precision: int
-    group: int
     cost: int
     """Bits of all codes."""
 
     @property
     def last(self) -> Table:
         """The model of the last block."""
-        return Table(self.shares[-1].astype(np.int64), self.precision, self.group)
+        return Table(self.shares[-1].astype(np.int64), self.form.precision, self.form.group)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -203,13 +230,13 @@ def _learn(codes, found, precision, group, chosen, logs):  # type: ignore[no-unt
     return cost
 
 
-def learn(codes: AnyArray, bits: int) -> Learnt:
+def learn(codes: AnyArray, bits: int, whole: bool) -> Learnt:
     """The models of one stretch of codes of so many bits."""
-    size, precision, group = form(bits)
+    model = form(bits, whole)
     found = ends(codes.size)
-    shares = np.empty((found.size, size), np.uint16)
-    cost = _learn(codes, found, precision, group, shares, logs())
-    return Learnt(shares, precision, group, int(cost >> POINT) + 1)
+    shares = np.empty((found.size, model.symbols), np.uint16)
+    cost = _learn(codes, found, model.precision, model.group, shares, logs())
+    return Learnt(model, shares, int(cost >> POINT) + 1)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -234,7 +261,7 @@ def push(
     codes: AnyArray, start: int, stop: int, end: int, learnt: Learnt, states: AnyArray, words: AnyArray, at: int
 ) -> int:
     """`tightwire.wire.rans_kernels.push` for the stretch codes[start:end], but for the end of its last block."""
-    model = (learnt.shares, learnt.precision, learnt.group)
+    model = (learnt.shares, learnt.form.precision, learnt.form.group)
     return int(_push(codes, start, stop, ends(end - start), *model, states, words, at))
 
 
@@ -262,16 +289,16 @@ def _pull(codes, start, stop, found, precision, group, states, words, at, last, 
 
 
 def pull(
-    codes: AnyArray, bits: int, start: int, stop: int, end: int, states: AnyArray, words: AnyArray, at: int
+    codes: AnyArray, model: Form, start: int, stop: int, end: int, states: AnyArray, words: AnyArray, at: int
 ) -> tuple[Table, tuple[AnyArray, AnyArray], int]:
     """`tightwire.wire.rans_kernels.pull` for the stretch codes[start:end], but for the end of its last block.
 
     Returns:
         The model of the last block, its tables, and the next `at`.
     """
-    size, precision, group = form(bits)
-    shares = np.empty(size, np.int64)
-    decoding = np.empty(1 << precision, np.uint8), np.empty(size, np.uint32)
-    found = ends(end - start)
-    at = int(_pull(codes, start, stop, found, precision, group, states, words, at, shares, *decoding, logs()))
-    return Table(shares, precision, group), decoding, at
+    shares = np.empty(model.symbols, np.int64)
+    symbols: AnyArray = np.empty(1 << model.precision, np.uint8 if model.symbols <= 256 else np.uint16)
+    decoding = symbols, np.empty(model.symbols, np.uint32)
+    made = (model.precision, model.group)
+    at = int(_pull(codes, start, stop, ends(end - start), *made, states, words, at, shares, *decoding, logs()))
+    return Table(shares, *made), decoding, at

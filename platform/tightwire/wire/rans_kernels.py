@@ -160,9 +160,11 @@ def push(codes, start, stop, table, precision, group, states, words, at):  # typ
             lows[lane] = np.uint16(x)
             dues[lane] = due
             own[lane] = _put(shr32(x, np.uint32(16)) if due else x, entry, part[lane], p, g)
-        for lane in range(np.uint64(size), np.uint64(0), -1):
-            words[free - one] = lows[lane - one]
-            free -= np.uint64(dues[lane - one])
+        top = np.uint64(size - 1)
+        for step in range(size):
+            lane = top - np.uint64(step)
+            words[free - one] = lows[lane]
+            free -= np.uint64(dues[lane])
         row -= lanes
     return np.int64(free)
 
@@ -193,8 +195,10 @@ def pull(codes, start, stop, symbols, table, precision, group, states, words, at
     entries = np.empty(lanes, np.uint32)
     lows = np.empty(lanes, np.uint16)
     dues = np.empty(lanes, np.uint8)
-    next_word, last = np.uint64(at), np.uint64(max(words.size - lanes, 0))  # unsigned, as in `push`
     row = start // lanes * lanes
+    if words.size < lanes:
+        return -1
+    next_word, last = np.uint64(at), np.uint64(words.size - lanes)  # unsigned, as in `push`
     while row < stop:
         if next_word > last:
             return -1

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from tightwire.arrays import AnyArray, Ints
-from tightwire.wire.rans_adaptive import FADING, LONG, QUICK, SHORT, WEIGHTS, form
+from tightwire.wire.rans_adaptive import FADING, LONG, QUICK, SHORT, WEIGHTS, Form
 from tightwire.wire.rans_tables import COARSEST, FINEST, FINEST_SHARES, LOSS, POINT, Table
 
 
@@ -120,9 +120,9 @@ def predict(counts: Ints, weights: tuple[int, ...], precision: int) -> Ints:
     return shares
 
 
-def learn(codes: AnyArray, bits: int) -> tuple[Ints, list[int]]:
+def learn(codes: AnyArray, form: Form) -> tuple[Ints, list[int]]:
     """The twin of `tightwire.wire.rans_adaptive.learn`: the shares of each block, and where blocks end."""
-    size, precision, group = form(bits)
+    size, precision, group = form.symbols, form.precision, form.group
     long, short = np.zeros(size, np.int64), np.zeros(size, np.int64)
     past = [0] * (len(WEIGHTS) + len(QUICK))
     chosen, ends = [], [0]

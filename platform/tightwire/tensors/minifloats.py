@@ -1,0 +1,95 @@
+"""Floats of few bits on a device: the arithmetic of `tightwire.codecs.minifloat_kernels`."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tightwire.codecs.fp8 import FORMATS, Fp8, from_narrow, to_narrow
+from tightwire.codecs.groups import group_count, group_length
+from tightwire.codecs.minifloat import MiniFloat, Scales
+from tightwire.codecs.stage import Context, Layout
+from tightwire.errors import FrameError
+from tightwire.tensors.floats import stochastic_small
+from tightwire.tensors.planes import TensorGroups, TensorPlane, TensorTarget, TensorUndo, column, rows
+from tightwire.tensors.words import noise, pack, unpack
+from tightwire.wire.streams import Sink, Source
+
+_NORMAL = 1 << 23
+"""What the bits of a float's exponent count in."""
+
+
+def _moves(format: MiniFloat) -> tuple[int, int]:
+    """Bits that the narrow mantissa lacks, and the bits of the float32 with the exponent of the narrow denormals."""
+    return 23 - format.mantissa, (127 - format.bias) << 23
+
+
+def _scaled(sizes: Tensor, length: int, scales: Scales) -> None:
+    """Multiply `sizes`, shape (n,), by their groups' scales."""
+    first, second = column(scales.first, sizes.device), column(scales.second, sizes.device)
+    for groups, part in rows(sizes, length):
+        part.mul_(first[groups]).mul_(second[groups])
+
+
+def narrow(values: Tensor, length: int, scales: Scales, format: MiniFloat, key: int | None) -> Tensor:
+    """Codes of `values`, int32, shape (n,), in groups of `length`; to the nearest where the key is None."""
+    shift, base = _moves(format)
+    sizes = values.abs()
+    _scaled(sizes, length, scales)
+    raw = sizes.view(torch.int32)
+    moved = raw - base
+    if key is None:
+        rounded = (moved + ((moved >> shift) & 1) + (2 ** (shift - 1) - 1)) >> shift
+        half = 2.0**23 * format.least  # floats from here to twice it are whole multiples of the smallest
+        start = int(np.float32(half).view(np.int32))
+        small = (sizes + half).view(torch.int32) - start
+    else:
+        draws = noise(values.numel(), key, values.device)
+        rounded = (moved + (draws >> (24 - shift))) >> shift
+        small = stochastic_small(sizes, 1 / format.least, draws)
+    levels = torch.where(raw < base + _NORMAL, small, rounded).clamp_(max=format.top)
+    return torch.where(values.view(torch.int32) < 0, -levels, levels).add_(format.zero)
+
+
+def widen(codes: Tensor, length: int, scales: Scales, format: MiniFloat) -> Tensor:
+    """The float32 values of `codes`, shape (n,), in groups of `length`.
+
+    Raises:
+        FrameError: ``codes`` when one is none.
+    """
+    shift, base = _moves(format)
+    places = codes - format.zero
+    levels = places.abs()
+    if int(levels.max()) > format.top:
+        raise FrameError("codes", f"a code stands for no number; {format.bits} bits have {2 * format.top + 1} codes")
+    moved = levels << shift
+    small = levels.to(torch.float32).mul_(format.least)
+    sizes = torch.where(moved < _NORMAL, small, (moved + base).view(torch.float32))
+    _scaled(sizes, length, scales)
+    most = column(scales.largest, codes.device)
+    for groups, part in rows(sizes, length):
+        part.copy_(torch.where(part < most[groups], part, most[groups]))
+    return torch.where(places < 0, -sizes, sizes)
+
+
+def encode(stage: Fp8, plane: TensorPlane, sink: Sink, context: Context) -> TensorPlane:
+    """As `Fp8.encode`."""
+    form, count = FORMATS[stage.format], plane.layout.count
+    length = group_length(plane.layout, stage.per, stage.bucket)
+    peaks = TensorGroups(count, length, plane).peaks()
+    sink.write("scales", peaks.tobytes())
+    scales = to_narrow(peaks, form.largest)
+    codes = narrow(plane.data, length, scales, form, context.key if stage.unbiased else None)
+    return TensorPlane(form.layout(count), pack(codes, form.bits))
+
+
+def read(stage: Fp8, layout: Layout, source: Source) -> tuple[Layout, TensorUndo]:
+    """As `Fp8.read`, which checks what was sent."""
+    form, length = FORMATS[stage.format], group_length(layout, stage.per, stage.bucket)
+    sent = source.peek()[: 4 * group_count(layout.count, length)].copy()
+    given, _ = stage.read(layout, source)
+    scales = from_narrow(sent.view(np.float32), form.largest)
+
+    def undo(plane: TensorPlane, target: TensorTarget | None) -> TensorPlane:  # noqa: ARG001 - `TensorUndo`
+        return TensorPlane(layout, widen(unpack(plane.data, layout.count, form.bits), length, scales, form))
+
+    return given, undo
