@@ -196,7 +196,7 @@ def test_frame_decodes_in_chains_with_rules_and_flattened() -> None:
         ("flatten | eden(1)", 0.65),
         ("eden(2) | rans", 0.15),
         ("topk(0.5) | eden(4, bucket=512) | rans", 0.2),
-        ("eden(1.5, scale=biased); b: eden(0.5)", 0.26),
+        ("eden(1.5, scale=biased); b: eden(0.5)", 0.3),
     ):
         codec = Codec.parse(line)
         encoded = codec.encode(values, schema, key=4, round=0, client=0)

@@ -90,7 +90,7 @@ def test_a_thorough_rotation_spreads_the_energy_of_one_value_evenly(n: int) -> N
         values[place] = math.sqrt(n)
         energy = np.mean([rotated(values, seed, thorough=True) ** 2 for seed in range(300)], axis=0)
         eighths = [part.mean() for part in np.array_split(energy, 8)]
-        assert max(abs(part - 1) for part in eighths) < 5 * math.sqrt(2 / (300 * n / 8)) + 0.08
+        assert max(abs(part - 1) for part in eighths) < 5 * math.sqrt(2 / (300 * n / 8)) + 0.04
 
 
 def test_signs_are_balanced_and_independent_of_block_step_and_seed() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tightwire.arrays import Flat
-from tightwire.codecs import sparse_kernels
+from tightwire.codecs import selection_kernels, sparse_kernels
 from tightwire.codecs import sparse_twins as twins
 from tightwire.codecs.codec import Codec, decode, decode_add
 from tightwire.codecs.dgc import DeepGradientCompression
@@ -82,7 +82,7 @@ def test_selection_of_few_values_equals_its_twin(n: int, seed: int, levels: int)
     for k in {1, (n + 1) // 2, n}:
         for found, wanted in zip(select(values, k), twins.select(values, k), strict=True):
             np.testing.assert_array_equal(found, wanted)
-        assert sparse_kernels.rank(values.view(np.int32), k) == twins.rank(values.view(np.int32), k)
+        assert selection_kernels.rank(values.view(np.int32), k) == twins.rank(values.view(np.int32), k)
 
 
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 1000])
@@ -91,9 +91,9 @@ def test_what_reaches_a_threshold_is_found_or_there_is_no_room_for_it(n: int, th
     values = np.random.default_rng(n).uniform(-1, 1, n).astype(np.float32)
     raw, least = values.view(np.int32), int(np.float32(threshold).view(np.int32))
     wanted = np.flatnonzero(np.abs(values) >= np.float32(threshold))
-    assert sparse_kernels.counted(raw, np.int32(least))[0] == wanted.size
+    assert selection_kernels.counted(raw, np.int32(least))[0] == wanted.size
     for room in (0, 1, 10, n):
-        found = sparse_kernels.reaching(raw, least, room)
+        found = selection_kernels.reaching(raw, least, room)
         assert (found is None) == (wanted.size > room)
         if found is not None:
             np.testing.assert_array_equal(found[0], wanted)
@@ -103,12 +103,12 @@ def test_what_reaches_a_threshold_is_found_or_there_is_no_room_for_it(n: int, th
 @pytest.mark.parametrize("n", [1, 64, 100, 1000])
 def test_magnitudes_around_a_bracket_are_counted(n: int) -> None:
     raw = np.random.default_rng(n).integers(0, 20, n).astype(np.int32)
-    found = sparse_kernels.around(raw, 5, 12, n)
+    found = selection_kernels.around(raw, 5, 12, n)
     assert found is not None
     above, tops, inside, bottoms = found
     assert (above, tops, bottoms) == ((raw > 12).sum(), (raw == 12).sum(), (raw == 5).sum())
     np.testing.assert_array_equal(inside, raw[(raw > 5) & (raw < 12)])
-    assert (sparse_kernels.around(raw, 5, 12, 0) is None) == (inside.size > 0)
+    assert (selection_kernels.around(raw, 5, 12, 0) is None) == (inside.size > 0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])

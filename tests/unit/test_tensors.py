@@ -8,12 +8,14 @@ import torch
 from tightwire.arrays import Flat
 from tightwire.codecs import codec as host
 from tightwire.codecs import sums, twins
+from tightwire.codecs.affine import Affine, quantise
 from tightwire.codecs.codec import Codec
 from tightwire.codecs.selection import select
 from tightwire.codecs.stage import Plane
 from tightwire.errors import CodecError, FrameError
 from tightwire.tensors.codec import decode, decode_add, encode, stages_on_host
 from tightwire.tensors.planes import TensorGroups, TensorPlane
+from tightwire.tensors.quantisers import quantise_stochastic
 from tightwire.tensors.stages import STAGES, largest
 from tightwire.tensors.words import noise, pack, unpack
 from tightwire.wire import packing
@@ -197,6 +199,16 @@ def test_packed_codes_are_those_of_the_host(bits: int, n: int, device: str) -> N
 def test_noise_is_that_of_the_host(key: int, device: str) -> None:
     drawn = noise(100_000, key, torch.device(device))
     np.testing.assert_array_equal(drawn.cpu().numpy(), twins.noise(100_000, key))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_lies_on_a_grid_is_not_rounded_up_even_without_noise(device: str) -> None:
+    assert twins.noise(1, 0)[0] == 0
+    values = np.arange(3, 16, dtype=np.float32)
+    affine = Affine.spanning(np.zeros(1, np.float32), np.full(1, 15, np.float32), 15, values.size)
+    codes = quantise_stochastic(torch.from_numpy(values).to(device), affine, 0)
+    np.testing.assert_array_equal(codes.cpu().numpy(), values)
+    np.testing.assert_array_equal(pack(codes, 4).cpu().numpy(), quantise(values, affine, key=0))
 
 
 @pytest.mark.parametrize("device", DEVICES)

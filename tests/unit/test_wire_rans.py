@@ -225,7 +225,7 @@ def test_lanes_and_held_codes_are_bounded() -> None:
     codes = gaussian_codes(70_000, 4)
     table, _ = coded(codes, 4, "adaptive")
     assert table[0] == 0xC6
-    last = rans_adaptive.last_block(70_000)
+    last = rans_adaptive.last_block(70_000, rans_adaptive.form(4, False))
     rans.read(70_000, 4, Source(memoryview(b"\xc6" + varint(last - 1) + b"\x05")))
     for wrong in (b"\xc6" + varint(last) + b"\x05", b"\xc1\x01\x05", b"\xc7\x01\x05"):
         with pytest.raises(FrameError) as error:
@@ -339,7 +339,7 @@ def test_learning_is_that_of_the_twins(bits: int, whole: bool) -> None:
         learnt = rans_adaptive.learn(codes, bits, whole)
         shares, ends = rans_twins.learn(codes, learnt.form)
         np.testing.assert_array_equal(learnt.shares, shares)
-        assert rans_adaptive.ends(codes.size).tolist() == ends
+        assert rans_adaptive.ends(codes.size, learnt.form.symbols).tolist() == ends
         assert (shares.sum(axis=1) == 1 << learnt.form.precision).all()
     random = np.random.default_rng(3)
     for total in (0, 1, 40, 10**4, rans_adaptive.LONG + 2**12):

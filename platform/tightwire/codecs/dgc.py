@@ -10,7 +10,7 @@ from tightwire.arrays import Ints
 from tightwire.codecs import sparse
 from tightwire.codecs.kernels import Bits
 from tightwire.codecs.selection import exactly, largest
-from tightwire.codecs.sparse_kernels import counted, rank
+from tightwire.codecs.selection_kernels import counted, rank
 from tightwire.codecs.stage import Context, Kind, Layout, Plane, Undo
 from tightwire.errors import CodecError
 from tightwire.wire.streams import Sink, Source

@@ -67,11 +67,16 @@ def _coder(bits: int) -> Any:
     return code
 
 
-_code1, _code2, _code3, _code4, _code5, _code6, _code7, _code8 = map(_coder, range(1, 9))
+_code1, _code2, _code3, _code4, _code5, _code6 = map(_coder, range(1, 7))
 _LEVELS = np.stack([np.resize(levels, 128) for levels in lloyd_max.LEVELS])
 _LIMITS = np.stack([np.resize(np.append(lloyd_max.thresholds(bits), np.inf), 128) for bits in range(1, 9)])
 _LIMITS = _LIMITS.astype(np.float32)
 """Behind the last threshold of a row comes infinity."""
+_FINENESS = np.float32(64)
+"""Cells of `_CELLS` for a unit: so many that no two thresholds of 8 bits are in one."""
+_CELLS = np.stack([np.searchsorted(lloyd_max.thresholds(bits), np.arange(300) / _FINENESS) for bits in range(1, 9)])
+_CELLS = _CELLS.astype(np.uint8)
+"""Thresholds below each cell; the last is beyond all."""
 
 
 @numba.njit(cache=True, nogil=True)
@@ -95,9 +100,12 @@ def energy(values, sums):  # type: ignore[no-untyped-def]  # numba infers the ty
 
 @numba.njit(cache=True, nogil=True)
 def quantise(values, factor, bits, codes, sums):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Codes of values times `factor`; returns the sum of the products of those with their levels, as `energy` sums."""
+    """Codes of values times `factor`; returns the sum of the products of those with their levels, as `energy` sums.
+
+    Up to 6 bits, 16 values at a time are compared with every threshold; else one by one, with the one in their cell.
+    """
     sums[:] = 0
-    whole = values.size // LANES * LANES
+    whole = values.size // LANES * LANES if bits <= 6 else 0
     for at in range(0, whole, LANES):
         if bits == 1:
             _code1(values, at, factor, codes, sums)
@@ -109,20 +117,19 @@ def quantise(values, factor, bits, codes, sums):  # type: ignore[no-untyped-def]
             _code4(values, at, factor, codes, sums)
         elif bits == 5:
             _code5(values, at, factor, codes, sums)
-        elif bits == 6:
-            _code6(values, at, factor, codes, sums)
-        elif bits == 7:
-            _code7(values, at, factor, codes, sums)
         else:
-            _code8(values, at, factor, codes, sums)
-    levels, limits = _LEVELS[bits - 1], _LIMITS[bits - 1]
+            _code6(values, at, factor, codes, sums)
+    levels, limits, cells = _LEVELS[bits - 1], _LIMITS[bits - 1], _CELLS[bits - 1]
+    last = np.float32(cells.size - 1)
+    sign = np.uint64(bits - 1)
     for at in range(whole, values.size):
         value = values[at] * factor
-        rank = 0
-        while abs(value) >= limits[rank]:
-            rank += 1
-        codes[at] = rank | (1 << bits - 1 if math.copysign(1.0, value) < 0 else 0)
-        sums[at & SUMS - 1] += levels[rank] * abs(value)
+        size = abs(value)
+        cell = size * _FINENESS
+        rank = np.uint64(cells[np.uint64(np.int32(cell if cell < last else last))])  # noqa: FURB136 - numba's min minds NaNs
+        rank += np.uint64(size >= limits[rank])
+        codes[at] = rank | np.uint64(math.copysign(np.float32(1), value) < 0) << sign
+        sums[at & SUMS - 1] += levels[rank] * size
     return _total(sums)
 
 

@@ -9,7 +9,7 @@ the first are among the last. All of it is orthogonal, and H is its own inverse.
 
 One step makes any values about normal, but for those that are special: two values other than 0, alone, give only two
 magnitudes. A thorough rotation takes several steps, and for less than 256 values also random reflections, until what
-comes out has the statistics of a uniformly random rotation: seven steps where n is not p, five for q = 3, and two for
+comes out has the statistics of a uniformly random rotation: eight steps where n is not p, five for q = 3, and two for
 blocks of 4096 values or more, three from 256 on and four below otherwise.
 
 Butterflies run on explicit vectors of 16 floats, eight levels at a time in registers. Each is one float32 sum and one
@@ -38,8 +38,8 @@ SIGNS = 512
 """Words of signs for a block: the sign of value i is bit i // 512 of word i % 512."""
 TILE = 256
 """Values whose butterflies run in registers: 16 vectors of 16."""
-STEPS = 8
-"""Rows of random words that a block may take: up to seven for its steps, and one for `start`."""
+STEPS = 9
+"""Rows of random words that a block may take: up to eight for its steps, and one for `start`."""
 LANES = 16
 LARGEST = np.finfo(np.float32).max
 TWO_THIRDS = np.float32(2 / 3)
@@ -250,6 +250,15 @@ def _sign(values, out, words, factor):  # type: ignore[no-untyped-def]  # numba 
             into[lane] = signed(part[lane] * factor, shl32(words[lane], shift))
 
 
+@numba.njit(cache=True, nogil=True)
+def _flip(values, words, factor):  # type: ignore[no-untyped-def]  # numba infers the types
+    for row in range((values.size + SIGNS - 1) // SIGNS):
+        part = values[row * SIGNS : (row + 1) * SIGNS]
+        shift = np.uint32(31 - row)
+        for lane in range(part.size):
+            part[lane] = signed(part[lane] * factor, shl32(words[lane], shift))
+
+
 @numba.njit(cache=True, nogil=True, inline="always")
 def _limited(value):  # type: ignore[no-untyped-def]  # numba infers the types
     below = value if value < LARGEST else LARGEST  # noqa: FURB136 - numba's min minds NaNs, and takes twice as long
@@ -288,7 +297,7 @@ def _plan(n, thorough):  # type: ignore[no-untyped-def]  # numba infers the type
     length = _whole(n)
     rows = 1 if length & length - 1 == 0 else 3
     if length < n:
-        steps = 7 if thorough else 3
+        steps = 8 if thorough else 3
     elif thorough:
         steps = 5 if rows == 3 else 4 if n < TILE else 3 if n < BLOCK // 4 else 2
     else:
@@ -305,28 +314,24 @@ def start(n, block, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the
 
 
 @numba.njit(cache=True, nogil=True)
-def _turn(source, part, rows, factor, place, reflected, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
-    words = np.empty(SIGNS, np.uint32)
-    _draw(words[: min(2 * part.size, SIGNS)], mul32(np.uint32(place * SIGNS), STEP), k0, k1)
-    _sign(source, part, words, factor)
-    if reflected:
-        _reflect(part, words[part.size :])
-    _mix(part, rows)
-
-
-@numba.njit(cache=True, nogil=True)
 def rotate(values, out, scale, block, thorough, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
     """Rotate `values`, times `scale`, to `out`; they are block number `block` of at most 2**14 values."""
     n = values.size
+    words = np.empty(SIGNS, np.uint32)
     length, rows, steps, factor = _plan(n, thorough)
     for at in range(length, n):
         out[at] = values[at] * scale
-    reflected = thorough and n < TILE
-    _turn(values[:length], out[:length], rows, factor * scale, block * STEPS, reflected, k0, k1)
-    for step in range(1, steps):
+    for step in range(steps):
         first = (n - length) * (step & 1)
         part = out[first : first + length]
-        _turn(part, part, rows, factor, block * STEPS + step, reflected, k0, k1)
+        _draw(words[: min(2 * length, SIGNS)], mul32(np.uint32((block * STEPS + step) * SIGNS), STEP), k0, k1)
+        if step:
+            _flip(part, words, factor)
+        else:
+            _sign(values[:length], part, words, factor * scale)
+        if thorough and n < TILE:
+            _reflect(part, words[length:])
+        _mix(part, rows)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -344,7 +349,7 @@ def unrotate(values, room, scale, block, thorough, k0, k1):  # type: ignore[no-u
         if thorough and n < TILE:
             _reflect(part, words[length:])
         if step:
-            _sign(part, part, words, factor)
+            _flip(part, words, factor)
         else:
             _unsign(part, words, factor * room, scale)
     for at in range(length, n):

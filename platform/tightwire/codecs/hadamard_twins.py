@@ -60,7 +60,7 @@ def plan(n: int, thorough: bool) -> tuple[int, int, int, np.float32]:
     length = whole(n)
     rows = 1 if length & (length - 1) == 0 else 3
     if length < n:
-        steps = 7 if thorough else 3
+        steps = 8 if thorough else 3
     elif not thorough:
         steps = 1
     elif rows == 3:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +12,11 @@ import numpy as np
 from tightwire.arrays import AnyArray, Flat
 from tightwire.codecs.auto import Auto, chosen
 from tightwire.codecs.codec import Codec, decode
+from tightwire.codecs.dgc import DeepGradientCompression
 from tightwire.codecs.stage import Plane
+from tightwire.codecs.stc import SparseTernary
+from tightwire.codecs.threshold import Threshold
+from tightwire.codecs.topk import TopK
 from tightwire.errors import CodecError
 from tightwire.keys import key
 from tightwire.wire.ledger import Sections
@@ -36,7 +39,7 @@ class Measurement:
     nominal_bits: float
     """What a paper would count."""
     entropy_bits: float
-    """What positions and values would take at their empirical entropies; values sent as floats count in full."""
+    """What free positions and codes would take at their empirical entropies; values sent as floats count in full."""
     nmse: float
     """Squared error over squared norm; mean over seeds."""
     bias: float
@@ -118,13 +121,18 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
 def _entropy(codec: Codec, values: Flat, schema: Schema, frame_key: int) -> float:
     """Bits of positions and codes at their empirical entropies."""
     bits = 0.0
-    for planes in codec.planes(values, schema, Sink(), key=frame_key):
-        for before, after in pairwise(planes):
-            if after.layout.kind == "reals" and after.layout.count < before.layout.count:
+    found = codec.planes(values, schema, Sink(), key=frame_key)
+    for piece, planes in zip(codec.pieces(schema), found, strict=True):
+        for stage, before, after in zip(piece.chain.stages, planes, planes[1:], strict=False):
+            if isinstance(stage, _FREE_POSITIONS):
                 kept = after.layout.count
                 bits += _total_entropy(np.array([kept, before.layout.count - kept]))
         bits += _value_bits(planes)
     return bits
+
+
+_FREE_POSITIONS = (TopK, Threshold, DeepGradientCompression, SparseTernary)
+"""Stages that keep values wherever they are, and so have to say where."""
 
 
 def _value_bits(planes: list[Plane]) -> float:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tightwire.arrays import Flat, Ints
-from tightwire.codecs import sparse_kernels
+from tightwire.codecs import selection_kernels
 from tightwire.codecs.kernels import FOLD, Bits
 
 _SAMPLES = 2**12, 2**16
@@ -39,12 +39,12 @@ def largest(raw: Bits, k: int) -> tuple[Ints, Bits]:
     if n >= _SAMPLES[0] and k <= n // 4:
         sample, share, margin = _sample(raw, k)
         above = math.ceil(share + margin)
-        threshold, _ = sparse_kernels.rank(sample, min(sample.size, above))
-        candidates = sparse_kernels.reaching(raw, threshold, 2 * above * n // sample.size) if threshold else None
+        threshold, _ = selection_kernels.rank(sample, min(sample.size, above))
+        candidates = selection_kernels.reaching(raw, threshold, 2 * above * n // sample.size) if threshold else None
         if candidates is not None and candidates[0].size >= k:
             found, bits = candidates
-            least, ties = sparse_kernels.rank(bits, k)
-            sparse_kernels.narrow(found, bits, np.int32(least), ties)
+            least, ties = selection_kernels.rank(bits, k)
+            selection_kernels.narrow(found, bits, np.int32(least), ties)
             return found[:k], bits[:k]
     return exactly(raw, *kth(raw, k), k)
 
@@ -52,7 +52,7 @@ def largest(raw: Bits, k: int) -> tuple[Ints, Bits]:
 def exactly(raw: Bits, least: int, ties: int, k: int) -> tuple[Ints, Bits]:
     """Indices, increasing, and bits of the magnitudes above `least` and the first `ties` equal to it: k in all."""
     found, out = np.empty(k, np.int64), np.empty(k, np.int32)
-    sparse_kernels.take(raw, np.int32(least), ties, found, out)
+    selection_kernels.take(raw, np.int32(least), ties, found, out)
     return found, out
 
 
@@ -67,20 +67,20 @@ def kth(raw: Bits, k: int) -> tuple[int, int]:
     """
     if raw.size >= 4 * _SAMPLES[0]:
         sample, share, margin = _sample(raw, k)
-        low, _ = sparse_kernels.rank(sample, min(sample.size, math.ceil(share + margin)))
-        high = max(low + 1, sparse_kernels.rank(sample, max(1, math.floor(share - margin)))[0])
+        low, _ = selection_kernels.rank(sample, min(sample.size, math.ceil(share + margin)))
+        high = max(low + 1, selection_kernels.rank(sample, max(1, math.floor(share - margin)))[0])
         room = math.ceil(4 * margin * raw.size / sample.size)
-        found = sparse_kernels.around(raw, low, high, room) if high <= FOLD else None
+        found = selection_kernels.around(raw, low, high, room) if high <= FOLD else None
         if found is not None:
             above, tops, inside, bottoms = found
             if above < k <= above + tops:
                 return high, k - above
             rest = k - above - tops
             if 0 < rest <= inside.size:
-                return sparse_kernels.rank(inside, rest)
+                return selection_kernels.rank(inside, rest)
             if inside.size < rest <= inside.size + bottoms:
                 return low, rest - inside.size
-    return sparse_kernels.rank(raw, k)
+    return selection_kernels.rank(raw, k)
 
 
 def _sample(raw: Bits, k: int) -> tuple[Bits, float, float]:

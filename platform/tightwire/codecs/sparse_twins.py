@@ -16,7 +16,7 @@ def select(values: Flat, k: int) -> tuple[Ints, Flat]:
 
 
 def rank(raw: Bits, k: int) -> tuple[int, int]:
-    """The twin of `tightwire.codecs.sparse_kernels.rank`."""
+    """The twin of `tightwire.codecs.selection_kernels.rank`."""
     falling = np.sort(raw & FOLD)[::-1]
     return int(falling[k - 1]), int(np.count_nonzero(falling[:k] == falling[k - 1]))
 

@@ -9,7 +9,7 @@ import numpy as np
 from tightwire.codecs import sparse
 from tightwire.codecs.kernels import Bits
 from tightwire.codecs.selection import exactly, kth
-from tightwire.codecs.sparse_kernels import counted, rank
+from tightwire.codecs.selection_kernels import counted, rank
 from tightwire.codecs.stage import Context, Layout, Plane, Undo
 from tightwire.errors import CodecError
 from tightwire.wire.streams import Sink, Source

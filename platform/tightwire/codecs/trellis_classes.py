@@ -187,8 +187,10 @@ def read(layout: Layout, source: Source) -> Classes:
         raise FrameError("scales", f"values of shape {layout.shape} have no classes of form {kind}")
     if FORMS[kind] == "one":
         return Classes.one(n)
-    steps = np.unpackbits(source.array(packed_length(LEVELS - 1, 1)))[: LEVELS - 1]
-    table = np.concatenate([[0], np.cumsum(steps)]).astype(np.uint8)
+    steps = np.unpackbits(source.array(packed_length(LEVELS - 1, 1)))
+    if steps[LEVELS - 1 :].any():
+        raise FrameError("scales", "bits are set behind the table of classes")
+    table = np.concatenate([[0], np.cumsum(steps[: LEVELS - 1])]).astype(np.uint8)
     if FORMS[kind] == "runs":
         return Classes("runs", _levels(group_count(n, RUN), source), np.zeros(RUN, np.uint8), table)
     return Classes("matrix", _levels(layout.rows, source), _levels(n // layout.rows, source), table)

@@ -3,7 +3,8 @@
 A chain runs on the device of its values until they are packed codes or final bytes; only those, scales and positions
 cross, and entropy coding is done on the host. Frames and decoded values are, bit for bit, those of
 `tightwire.codecs.codec`. A stage that is not in `tightwire.tensors.stages.STAGES` runs on the host, with those behind
-it, and then the values it takes cross instead: `stages_on_host` names such stages.
+it, and then the values it takes cross instead: `stages_on_host` names such stages. A device must have float64, which
+CUDA has and Apple's GPUs have not.
 """
 
 import math
@@ -218,10 +219,9 @@ def _decode_piece(piece: Piece, source: Source, target: TensorTarget) -> None:
     """As `Chain.decode`."""
     stages = _whole(piece.chain)
     if on_device(stages[0], piece.part.layout) is None:
-        memory = target.memory.cpu().numpy()
-        piece.chain.decode(
-            source, piece.part, Target(memory, None if target.weight is None else np.float32(target.weight))
-        )
+        adds = target.weight is not None
+        memory = target.memory.cpu().numpy() if adds else np.empty(piece.part.size, np.float32)
+        piece.chain.decode(source, piece.part, Target(memory, np.float32(target.weight) if adds else None))
         target.memory.copy_(torch.from_numpy(memory))
         return
     layout, near, far = piece.part.layout, list[TensorUndo](), list[Undo]()

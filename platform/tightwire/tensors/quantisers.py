@@ -90,6 +90,7 @@ def read(stage: AffineStage, layout: Layout, source: Source) -> tuple[Layout, Te
 
     def undo(plane: TensorPlane, target: TensorTarget | None) -> TensorPlane:  # noqa: ARG001 - `TensorUndo`
         codes = unpack(plane.data, layout.count, affine.bits)
+        check_largest(int(codes.max()), affine)
         return TensorPlane(layout, restore(codes, affine))
 
     return affine.layout(layout.count), undo

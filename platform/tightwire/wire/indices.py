@@ -18,7 +18,7 @@ from tightwire.arrays import Bytes8, Ints
 from tightwire.errors import FrameError
 from tightwire.wire.packing import Codes, pack, packed_length, unpack
 from tightwire.wire.streams import Sink, Source
-from tightwire.wire.words import ones64
+from tightwire.wire.words import ones64, shr32
 
 _BITMAP, _RAW, _GOLOMB = range(3)
 _LARGEST_PARAMETER = 31
@@ -36,22 +36,28 @@ def _gaps(indices):  # type: ignore[no-untyped-def]  # numba infers the types
 @numba.njit(cache=True, nogil=True)
 def _quotients(gaps, bits):  # type: ignore[no-untyped-def]  # numba infers the types
     total = np.uint64(0)
-    for gap in gaps:
-        total += np.uint64(gap >> np.uint32(bits))
+    shift = np.uint32(bits)
+    for at in range(gaps.size):
+        total += np.uint64(shr32(gaps[at], shift))
     return np.int64(total)
 
 
 @numba.njit(cache=True, nogil=True)
 def _split(gaps, bits, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    """The lower bits of each gap; what is above them goes to `out` in unary."""
+    """The lower bits of each gap; what is above them goes in unary to `out`, 64-bit words of zeros."""
     mask = np.uint32((np.int64(1) << bits) - 1)
+    shift = np.uint32(bits)
     rest = np.empty(gaps.size, np.uint32)
-    position = np.uint64(0)
+    position, place, word = np.uint64(0), np.uint64(0), np.uint64(0)
     for at in range(gaps.size):
-        position += np.uint64(gaps[at] >> np.uint32(bits))
-        out[position >> np.uint64(3)] |= np.uint8(np.uint64(1) << (position & np.uint64(7)))
+        position += np.uint64(shr32(gaps[at], shift))
+        if position >> np.uint64(6) != place:
+            out[place] = word
+            place, word = position >> np.uint64(6), np.uint64(0)
+        word |= np.uint64(1) << (position & np.uint64(63))
         position += np.uint64(1)
         rest[at] = gaps[at] & mask
+    out[place] = word
     return rest
 
 
@@ -105,11 +111,16 @@ def _rising(indices):  # type: ignore[no-untyped-def]  # numba infers the types
     return good
 
 
+def _parted(gaps: Codes, bits: int, length: int) -> tuple[Codes, Bytes8]:
+    """The lower bits of each gap, and what is above them in unary, padded to `length` bytes."""
+    words = np.zeros((length + 7) // 8, "<u8")
+    rest: Codes = _split(gaps, bits, words)
+    return rest, words.view(np.uint8)[:length]
+
+
 def unary(quotients: Codes) -> Bytes8:
     """Each of the quotients, shape (k,), k > 0, in unary: so many clear bits and a set one."""
-    out = np.zeros((int(quotients.sum()) + quotients.size + 7) // 8, np.uint8)
-    _split(quotients, 0, out)
-    return out
+    return _parted(quotients, 0, (int(quotients.sum()) + quotients.size + 7) // 8)[1]
 
 
 def set_bits(marks: Bytes8, k: int) -> Ints:
@@ -156,14 +167,12 @@ def write(indices: Ints, n: int, sink: Sink) -> None:
     mode = min(choices, key=lambda choice: choice[0])[1]
     sink.write("indices", bytes([mode]))
     if mode == _BITMAP:
-        kept = np.zeros(packed_length(n, 1), np.uint8)
-        _split(gaps, 0, kept)
-        sink.write("indices", kept)
+        sink.write("indices", _parted(gaps, 0, packed_length(n, 1))[1])
     elif mode == _RAW:
         sink.write("indices", pack(indices.astype(np.uint32), width))
     else:
-        quotients = np.zeros(length - packed_length(k, bits), np.uint8)
-        sink.write("indices", pack(_split(gaps, bits, quotients), bits))
+        rest, quotients = _parted(gaps, bits, length - packed_length(k, bits))
+        sink.write("indices", pack(rest, bits))
         sink.write("indices", quotients)
 
 

@@ -140,7 +140,7 @@ def _learning(codes: AnyArray, bits: int, packed: int, bounds: tuple[int, ...]) 
     lanes = states_of.lanes_for(codes.size, expected)
     memory, words = states_of.buffer(packed)
     last = learnt[-1].last
-    low = codes.size - adaptive.last_block(bounds[-1] - bounds[-2]) + 1
+    low = codes.size - adaptive.last_block(bounds[-1] - bounds[-2], learnt[-1].form) + 1
     states, tail = states_of.start(codes, low, codes.size, last, last.encoding(), lanes)
     at, stop = words.size, codes.size - tail
     for model, (start, end) in zip(reversed(learnt), reversed(list(pairwise(bounds))), strict=True):
@@ -188,7 +188,7 @@ def read(n: int, bits: int, source: Source, parts: tuple[int, ...] = ()) -> Code
     tail = source.varint() if lanes > 1 else 0
     most = bounds[-1] - bounds[-2]
     if form:
-        most = adaptive.last_block(most) - 1
+        most = adaptive.last_block(most, form) - 1
     if tail > most:
         raise FrameError("tables", f"states hold the last {tail} codes, where one model is of {most}")
     return Coded(source.varint(), lanes, tail, bounds, tuple(tables), form)

@@ -33,11 +33,11 @@ MODELLED = 8
 _PRECISION = 14
 _WHOLE_PRECISION = 15
 _FIRST = 4
-"""Codes in the first block."""
+"""Codes in the first block; 1 / 64 of the symbols, if more."""
 _GROWTH = 3
 """A block is 1 / 2**this of all before it, but no shorter than the first,"""
 _LONGEST = 1 << 12
-"""and no longer than this."""
+"""and no longer than this, or 16 times the symbols."""
 _POINT = 16
 """Fractional bits of weights."""
 _ROOTS = (16, 18, 21, 24, 28, 32, 37, 42, 49, 56, 64, 74, 84, 97, 111, 128, 147, 169, 194, 223, 256, 294)
@@ -80,19 +80,19 @@ def whole_pays(codes: AnyArray, bits: int) -> bool:
 
 
 @numba.njit(cache=True, nogil=True)
-def ends(n):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Where the blocks of a stretch of `n` codes, n > 0, end."""
+def ends(n, symbols):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Where the blocks of a stretch of `n` codes, n > 0, end, if models have so many symbols."""
     found = []
     done = 0
     while done < n:
-        done = min(n, done + min(max(_FIRST, done >> _GROWTH), _LONGEST))
+        done = min(n, done + min(max(_FIRST, symbols >> 6, done >> _GROWTH), max(_LONGEST, symbols << 4)))
         found.append(done)
     return np.array(found)
 
 
-def last_block(n: int) -> int:
+def last_block(n: int, model: Form) -> int:
     """Codes in the last block of a stretch of `n` codes, n > 0."""
-    found = ends(n)
+    found = ends(n, model.symbols)
     return int(found[-1] - (found[-2] if found.size > 1 else 0))
 
 
@@ -233,7 +233,7 @@ def _learn(codes, found, precision, group, chosen, logs):  # type: ignore[no-unt
 def learn(codes: AnyArray, bits: int, whole: bool) -> Learnt:
     """The models of one stretch of codes of so many bits."""
     model = form(bits, whole)
-    found = ends(codes.size)
+    found = ends(codes.size, model.symbols)
     shares = np.empty((found.size, model.symbols), np.uint16)
     cost = _learn(codes, found, model.precision, model.group, shares, logs())
     return Learnt(model, shares, int(cost >> POINT) + 1)
@@ -261,8 +261,9 @@ def push(
     codes: AnyArray, start: int, stop: int, end: int, learnt: Learnt, states: AnyArray, words: AnyArray, at: int
 ) -> int:
     """`tightwire.wire.rans_kernels.push` for the stretch codes[start:end], but for the end of its last block."""
+    found = ends(end - start, learnt.form.symbols)
     model = (learnt.shares, learnt.form.precision, learnt.form.group)
-    return int(_push(codes, start, stop, ends(end - start), *model, states, words, at))
+    return int(_push(codes, start, stop, found, *model, states, words, at))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -300,5 +301,6 @@ def pull(
     symbols: AnyArray = np.empty(1 << model.precision, np.uint8 if model.symbols <= 256 else np.uint16)
     decoding = symbols, np.empty(model.symbols, np.uint32)
     made = (model.precision, model.group)
-    at = int(_pull(codes, start, stop, ends(end - start), *made, states, words, at, shares, *decoding, logs()))
+    found = ends(end - start, model.symbols)
+    at = int(_pull(codes, start, stop, found, *made, states, words, at, shares, *decoding, logs()))
     return Table(shares, *made), decoding, at

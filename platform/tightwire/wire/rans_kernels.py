@@ -140,11 +140,7 @@ def push(codes, start, stop, table, precision, group, states, words, at):  # typ
     entries = np.empty(lanes, np.uint64)
     lows = np.empty(lanes, np.uint16)
     dues = np.empty(lanes, np.uint8)
-    one, room, free = (
-        np.uint64(1),
-        np.uint64(lanes),
-        np.uint64(at),
-    )  # unsigned, so that numba need not ask whether they count from the end
+    one, room, free = np.uint64(1), np.uint64(lanes), np.uint64(at)  # unsigned: numba asks of no sign then
     row = (stop - 1) // lanes * lanes
     while row + lanes > start:
         if free <= room:
@@ -161,10 +157,9 @@ def push(codes, start, stop, table, precision, group, states, words, at):  # typ
             dues[lane] = due
             own[lane] = _put(shr32(x, np.uint32(16)) if due else x, entry, part[lane], p, g)
         top = np.uint64(size - 1)
-        for step in range(size):
-            lane = top - np.uint64(step)
-            words[free - one] = lows[lane]
-            free -= np.uint64(dues[lane])
+        for below in range(size):
+            words[free - one] = lows[top - np.uint64(below)]
+            free -= np.uint64(dues[top - np.uint64(below)])
         row -= lanes
     return np.int64(free)
 

@@ -128,7 +128,7 @@ def learn(codes: AnyArray, form: Form) -> tuple[Ints, list[int]]:
     chosen, ends = [], [0]
     while ends[-1] < codes.size:
         done = ends[-1]
-        ends.append(min(codes.size, done + min(max(4, done // 8), 1 << 12)))
+        ends.append(min(codes.size, done + min(max(4, size // 64, done // 8), max(4096, 16 * size))))
         shares = np.concatenate([predict(long, WEIGHTS, precision), predict(short, QUICK, precision)])
         chosen.append(shares[past.index(min(past))])
         fresh = np.bincount(codes[done : ends[-1]] >> group, minlength=size)
