@@ -73,6 +73,8 @@ LINES = (
     "fp8(rounding=nearest)",
     "fp8(e5m2, nearest, bucket=100)",
     "topk(0.3) | fp8(per=channel)",
+    "natural",
+    "natural(3, bucket=64)",
     "randk(0.1)",
 )
 """What runs on the device, wholly or in part, or not at all."""
@@ -269,7 +271,7 @@ def outcome(decoder: Callable[[], Flat | torch.Tensor]) -> bytes | tuple[str, st
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
-    "line", ["none", "fp16", "bf16", "uniform(levels=5)", "qsgd(3)", "onebit", "fp8", "topk(0.3) | sign"]
+    "line", ["none", "fp16", "bf16", "uniform(levels=5)", "qsgd(3)", "onebit", "fp8", "natural(4)", "topk(0.3) | sign"]
 )
 def test_damaged_frames_fail_as_on_the_host(line: str, device: str) -> None:
     schema, rng = Schema.single(300), np.random.default_rng(0)

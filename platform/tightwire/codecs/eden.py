@@ -42,7 +42,7 @@ class Eden(Stage):
 
     Blocks are of up to 2**14 values, each with its scale, so that layers of different magnitude behind `flatten` do not
     disturb each other: 0.002 bits a value. With per=channel or bucket=k, rows or runs of k values are blocks of their
-    own.
+    own. A scale that float32 cannot hold, as of values beyond 2e38, is the largest that it can.
 
     Raises:
         CodecError: When the bits are out of range, or the granularity makes no sense.

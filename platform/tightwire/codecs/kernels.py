@@ -20,14 +20,15 @@ FOLD = np.int32(0x7FFFFFFF)
 
 
 @numba.njit(cache=True, nogil=True)
-def _extremes(raw):  # type: ignore[no-untyped-def]  # numba infers the types
+def _extremes(raw, out):  # type: ignore[no-untyped-def]  # numba infers the types
     low = np.int32(0x7FFFFFFF)
     high = np.int32(-0x80000000)
     for i in range(raw.size):
         key = np.int32(raw[i] ^ ((raw[i] >> np.int32(31)) & FOLD))
         low = min(low, key)
         high = max(high, key)
-    return low, high
+    out[0] = low ^ ((low >> np.int32(31)) & FOLD)
+    out[1] = high ^ ((high >> np.int32(31)) & FOLD)
 
 
 def extremes(values: Flat) -> tuple[np.float32, np.float32]:
@@ -38,8 +39,8 @@ def extremes(values: Flat) -> tuple[np.float32, np.float32]:
     Args:
         values: Shape (n,), n > 0, contiguous.
     """
-    keys = np.array(_extremes(values.view(np.int32)), np.int32)
-    both = (keys ^ ((keys >> np.int32(31)) & FOLD)).view(np.float32)
+    both = np.empty(2, np.float32)
+    _extremes(values.view(np.int32), both.view(np.int32))
     return both[0], both[1]
 
 

@@ -4,9 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tightwire.arrays import Bytes8, Flat
 from tightwire.codecs.fp8 import FORMATS, Fp8, from_narrow, to_narrow
-from tightwire.codecs.groups import group_count, group_length
+from tightwire.codecs.groups import group_length
 from tightwire.codecs.minifloat import MiniFloat, Scales
+from tightwire.codecs.natural import LEAST, Natural, exponents, powers
 from tightwire.codecs.stage import Context, Layout
 from tightwire.errors import FrameError
 from tightwire.tensors.floats import stochastic_small
@@ -71,25 +73,55 @@ def widen(codes: Tensor, length: int, scales: Scales, format: MiniFloat) -> Tens
     return torch.where(places < 0, -sizes, sizes)
 
 
-def encode(stage: Fp8, plane: TensorPlane, sink: Sink, context: Context) -> TensorPlane:
-    """As `Fp8.encode`."""
-    form, count = FORMATS[stage.format], plane.layout.count
+def _coded(stage: Fp8 | Natural, plane: TensorPlane, scales: Scales, form: MiniFloat, context: Context) -> TensorPlane:
     length = group_length(plane.layout, stage.per, stage.bucket)
-    peaks = TensorGroups(count, length, plane).peaks()
-    sink.write("scales", peaks.tobytes())
-    scales = to_narrow(peaks, form.largest)
     codes = narrow(plane.data, length, scales, form, context.key if stage.unbiased else None)
-    return TensorPlane(form.layout(count), pack(codes, form.bits))
+    return TensorPlane(form.layout(plane.layout.count), pack(codes, form.bits))
 
 
-def read(stage: Fp8, layout: Layout, source: Source) -> tuple[Layout, TensorUndo]:
-    """As `Fp8.read`, which checks what was sent."""
-    form, length = FORMATS[stage.format], group_length(layout, stage.per, stage.bucket)
-    sent = source.peek()[: 4 * group_count(layout.count, length)].copy()
-    given, _ = stage.read(layout, source)
-    scales = from_narrow(sent.view(np.float32), form.largest)
+def _peaks(stage: Fp8 | Natural, plane: TensorPlane) -> Flat:
+    length = group_length(plane.layout, stage.per, stage.bucket)
+    return TensorGroups(plane.layout.count, length, plane).peaks()
+
+
+def _undo(stage: Fp8 | Natural, layout: Layout, scales: Scales, form: MiniFloat) -> TensorUndo:
+    length = group_length(layout, stage.per, stage.bucket)
 
     def undo(plane: TensorPlane, target: TensorTarget | None) -> TensorPlane:  # noqa: ARG001 - `TensorUndo`
         return TensorPlane(layout, widen(unpack(plane.data, layout.count, form.bits), length, scales, form))
 
-    return given, undo
+    return undo
+
+
+def _read(stage: Fp8 | Natural, layout: Layout, source: Source) -> tuple[Layout, Bytes8]:
+    """What the stage itself reads and checks, and the bytes of the scales that it has checked."""
+    ahead, before = source.peek(), source.left
+    given, _ = stage.read(layout, source)
+    return given, ahead[: before - source.left].copy()
+
+
+def encode_fp8(stage: Fp8, plane: TensorPlane, sink: Sink, context: Context) -> TensorPlane:
+    """As `Fp8.encode`."""
+    peaks, form = _peaks(stage, plane), FORMATS[stage.format]
+    sink.write("scales", peaks.tobytes())
+    return _coded(stage, plane, to_narrow(peaks, form.largest), form, context)
+
+
+def read_fp8(stage: Fp8, layout: Layout, source: Source) -> tuple[Layout, TensorUndo]:
+    """As `Fp8.read`."""
+    form = FORMATS[stage.format]
+    given, sent = _read(stage, layout, source)
+    return given, _undo(stage, layout, from_narrow(sent.view(np.float32), form.largest), form)
+
+
+def encode_natural(stage: Natural, plane: TensorPlane, sink: Sink, context: Context) -> TensorPlane:
+    """As `Natural.encode`."""
+    top = exponents(_peaks(stage, plane))
+    sink.write("scales", (top - LEAST + 1).astype("<u2").tobytes())
+    return _coded(stage, plane, powers(np.where(top < LEAST, top, -top)), stage.format, context)
+
+
+def read_natural(stage: Natural, layout: Layout, source: Source) -> tuple[Layout, TensorUndo]:
+    """As `Natural.read`."""
+    given, sent = _read(stage, layout, source)
+    return given, _undo(stage, layout, powers(sent.view("<u2").astype(np.int64) - 1 + LEAST), stage.format)

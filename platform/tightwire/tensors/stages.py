@@ -14,6 +14,7 @@ from tightwire.codecs import sparse
 from tightwire.codecs.flatten import Flatten
 from tightwire.codecs.floats import Brain, Half, Plain
 from tightwire.codecs.fp8 import Fp8
+from tightwire.codecs.natural import Natural
 from tightwire.codecs.qsgd import QSGD
 from tightwire.codecs.signs import OneBit, Sign
 from tightwire.codecs.stage import Context, Layout, Stage
@@ -97,7 +98,8 @@ STAGES: dict[type[Stage], OnDevice] = {
     Plain: OnDevice(floats.plain, floats.receiver(torch.float32, torch.int32, 0x7F800000)),
     Half: OnDevice(floats.half, floats.receiver(torch.float16, torch.int16, 0x7C00)),
     Brain: OnDevice(floats.brain, floats.receiver(torch.bfloat16, torch.int16, 0x7F80)),
-    Fp8: OnDevice(minifloats.encode, minifloats.read),
+    Fp8: OnDevice(minifloats.encode_fp8, minifloats.read_fp8),
+    Natural: OnDevice(minifloats.encode_natural, minifloats.read_natural),
     Flatten: OnDevice(_flattened, _read_flattened),
     TopK: OnDevice(_topk, _read_topk),
     Uniform: _affine(quantisers.uniform),
