@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
+
+import numpy as np
 
 from tightwire.arrays import Flat
 from tightwire.codecs.flatten import Flatten
@@ -92,7 +95,7 @@ class Chain:
         return tally
 
     @cached_property
-    def _whole(self) -> tuple[Stage, ...]:
+    def whole(self) -> tuple[Stage, ...]:
         """The stages as they run: real values at the end go out as float32."""
         return (*self.stages, Plain()) if _given(self.stages) == "reals" else self.stages
 
@@ -126,16 +129,11 @@ class Chain:
         """
         planes = [Plane(part.layout, values)]
         left: dict[str, Flat] = {}
-        for position, stage in enumerate(self._whole):
-            plane = planes[-1]
-            checked = plane.layout.kind != "reals" or stage.hands_on_non_finite
-            if not (checked or all(math.isfinite(value) for value in plane.extremes)):
-                raise CodecError(
-                    f"tensor {part.position} holds a NaN or an infinity; only finite updates can be encoded"
-                )
+        for position, stage in enumerate(self.whole):
+            check_finite(planes[-1], stage, part)
             recalled = memory.get(slot(part, position, stage)) if memory else None
             context = Context(derive(key, f"stage {position} of tensor {part.position}"), round, recalled)
-            planes.append(stage.encode(plane, sink, context))
+            planes.append(stage.encode(planes[-1], sink, context))
             if context.left is not None:
                 left[slot(part, position, stage)] = context.left
         sink.write(section, planes[-1].data)
@@ -154,7 +152,7 @@ class Chain:
         """
         layout = part.layout
         undos: list[Undo] = []
-        for stage in self._whole:
+        for stage in self.whole:
             layout, undo = stage.read(layout, source)
             undos.append(undo)
         plane = Plane(layout, source.array(layout.length))
@@ -162,6 +160,32 @@ class Chain:
             plane = undos[position](plane, target if position == 0 else None)
         if plane.data is not target.memory:
             target.put(plane.data)
+
+
+class Bounded(Protocol):
+    """A plane that knows its extremes, on the host or elsewhere."""
+
+    @property
+    def layout(self) -> Layout:
+        """Its form."""
+        ...
+
+    @property
+    def extremes(self) -> tuple[np.float32, np.float32]:
+        """Smallest and largest of its reals."""
+        ...
+
+
+def check_finite(plane: Bounded, stage: Stage, part: Part) -> None:
+    """Refuse reals that a stage cannot take.
+
+    Raises:
+        CodecError: When they hold a NaN or an infinity.
+    """
+    if plane.layout.kind != "reals" or stage.hands_on_non_finite:
+        return
+    if not all(math.isfinite(value) for value in plane.extremes):
+        raise CodecError(f"tensor {part.position} holds a NaN or an infinity; only finite updates can be encoded")
 
 
 def slot(part: Part, position: int, stage: Stage) -> str:

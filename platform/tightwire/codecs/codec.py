@@ -158,13 +158,28 @@ class Codec:
         left: dict[str, Flat] = dict(memory or {})
         for _ in self.planes(update, schema, sink, key=key, round=round, memory=memory, left=left):
             pass
+        return self.sealed(sink, schema, round=round, client=client, memory=left)
+
+    def sealed(self, sink: Sink, schema: Schema, *, round: int, client: int, memory: Memory) -> Encoded:
+        """The frame of all pieces, which `sink` holds in their order.
+
+        Args:
+            sink: The bytes of the pieces.
+            schema: As `encode`.
+            round: As `encode`.
+            client: As `encode`.
+            memory: What the sender is to remember.
+
+        Raises:
+            LedgerError: When the bill does not add up to the frame's length.
+        """
         frame, sections = seal(sink, digest=schema.digest, round=round, client=client, line=self.compact)
         if sections.total != len(frame):
             raise LedgerError(
                 f"round {round}, client {client}: the sections of a `{self}` frame add up to {sections.total} bytes, "
                 f"but the frame has {len(frame)}"
             )
-        return Encoded(frame, sections, self.nominal_bits(schema), left)
+        return Encoded(frame, sections, self.nominal_bits(schema), memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +355,12 @@ def decode_add(
     _decode(frame, schema, Target(total, np.float32(weight)), round, client)
 
 
-def _decode(frame: bytes, schema: Schema, target: Target, round: int | None, client: int | None) -> None:
+def opened(frame: bytes, schema: Schema, round: int | None, client: int | None) -> tuple[Codec, Source]:
+    """The codec of a frame, and its pieces' bytes, after everything before them has been checked.
+
+    Raises:
+        FrameError: As `decode`, for what stands before the pieces.
+    """
     header, body = unseal(frame)
     if header.digest != schema.digest:
         raise FrameError("schema", f"the frame is of schema {header.digest.hex()}, expected {schema.digest.hex()}")
@@ -351,10 +371,14 @@ def _decode(frame: bytes, schema: Schema, target: Target, round: int | None, cli
         codec = Codec.parse(header.line)
     except CodecError as error:
         raise FrameError("codec", f"the codec line cannot be used: {error}") from None
+    return codec, Source(body)
+
+
+def _decode(frame: bytes, schema: Schema, target: Target, round: int | None, client: int | None) -> None:
+    codec, source = opened(frame, schema, round, client)
     out = target.memory
     if out.shape != (schema.size,) or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise ValueError(f"out must be contiguous float32 of shape ({schema.size},), got {out.dtype} {out.shape}")
-    source = Source(body)
     for piece in codec.pieces(schema):
         piece.scatter(source, target)
     if source.left:

@@ -301,7 +301,7 @@ def hostile_bytes_are_refused(subject: Subject) -> None:
             mutant = body.copy()
             head = min(mutant.size, 24) if trial % 2 else mutant.size  # side information comes first
             for _ in range(int(random.integers(1, 4))):
-                mutant[random.integers(head)] = random.choice([0, 1, 0x7F, 0x80, 0xFF, random.integers(256)])
+                mutant[random.integers(head)] = random.choice(np.array([0, 1, 0x7F, 0x80, 0xFF, random.integers(256)]))
             if trial % 5 == 0:
                 mutant = mutant[: random.integers(mutant.size)]
             with warnings.catch_warnings():

@@ -62,7 +62,7 @@ CURVES: tuple[Curve, ...] = (
     Curve("structured(rows)", "sparsifier", _lines("structured(rows, {}) | uniform(4) | rans", 0.05, 0.1, 0.3)),
     Curve("powersgd", "factorisation", _lines("powersgd({})", 1, 2, 4, 8, 16)),
     Curve("svd | uniform(6)", "factorisation", _lines("svd({}) | uniform(6) | rans", 1, 4, 16)),
-    Curve("sketch", "factorisation", _lines("sketch(5, {})", 500, 5000)),
+    Curve("sketch, top 1 %", "factorisation", _lines("sketch(5, {}, density=0.01)", 500, 2000, 8000)),
 )
 """The family at settings from coarse to fine."""
 

@@ -53,9 +53,7 @@ class Measurement:
     """What `auto` chose, for each tensor that ends in it."""
 
 
-def measure(
-    codec: Codec, values: Flat, schema: Schema | None = None, *, seeds: int = 3, seed: int = 0
-) -> Measurement:
+def measure(codec: Codec, values: Flat, schema: Schema | None = None, *, seeds: int = 3, seed: int = 0) -> Measurement:
     """Encode and decode `values` under `seeds` different keys.
 
     Args:

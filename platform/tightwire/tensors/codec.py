@@ -7,22 +7,18 @@ it, and then the values it takes cross instead: `stages_on_host` names such stag
 CUDA has and Apple's GPUs have not.
 """
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from tightwire.arrays import Flat
-from tightwire.codecs.chain import Chain, Part, slot
-from tightwire.codecs.codec import Codec, Encoded, Memory, Piece
-from tightwire.codecs.floats import Plain
-from tightwire.codecs.stage import Context, Layout, Plane, Stage, Target, Undo
-from tightwire.errors import CodecError, FrameError, LedgerError
+from tightwire.codecs.chain import check_finite, slot
+from tightwire.codecs.codec import Codec, Encoded, Memory, Piece, opened
+from tightwire.codecs.stage import Context, Layout, Plane, Target, Undo
+from tightwire.errors import CodecError, FrameError
 from tightwire.keys import key as derive
 from tightwire.tensors.planes import TensorPlane, TensorTarget, TensorUndo
 from tightwire.tensors.stages import on_device
-from tightwire.wire.frame import seal, unseal
 from tightwire.wire.schema import Schema
 from tightwire.wire.streams import Sink, Source
 
@@ -35,7 +31,7 @@ def stages_on_host(codec: Codec) -> tuple[str, ...]:
     found = []
     for chain in (codec.default, *(chain for _, chain in codec.rules)):
         kind = "reals"
-        for stage in _whole(chain):
+        for stage in chain.whole:
             if kind == "reals" and on_device(stage, Layout("reals", 1, 32)) is None:
                 found.append(stage.name)
                 break
@@ -73,13 +69,7 @@ def encode(
     left = dict(memory or {})
     for piece in codec.pieces(schema):
         _encode(piece, values, sink, key, round, memory or {}, left)
-    frame, sections = seal(sink, digest=schema.digest, round=round, client=client, line=codec.compact)
-    if sections.total != len(frame):
-        raise LedgerError(
-            f"round {round}, client {client}: the sections of a `{codec}` frame add up to {sections.total} bytes, "
-            f"but the frame has {len(frame)}"
-        )
-    return Encoded(frame, sections, codec.nominal_bits(schema), left)
+    return codec.sealed(sink, schema, round=round, client=client, memory=left)
 
 
 def decode(
@@ -149,12 +139,6 @@ def _flat(update: Tensor, schema: Schema) -> Tensor:
     return update.detach().to(torch.float32).contiguous()
 
 
-def _whole(chain: Chain) -> tuple[Stage, ...]:
-    """The stages as they run: real values at the end go out as float32."""
-    given = next((stage.gives for stage in reversed(chain.stages) if stage.gives is not None), "reals")
-    return (*chain.stages, Plain()) if given == "reals" else chain.stages
-
-
 def _encode(
     piece: Piece, values: Tensor, sink: Sink, key: int, round: int, memory: Memory, left: dict[str, Flat]
 ) -> None:
@@ -164,8 +148,8 @@ def _encode(
         torch.cat([values[place] for place in piece.places]) if len(piece.places) > 1 else values[piece.places[0]]
     )
     plane: TensorPlane | Plane = TensorPlane(part.layout, gathered)
-    for position, stage in enumerate(_whole(piece.chain)):
-        _check_finite(plane, stage, part)
+    for position, stage in enumerate(piece.chain.whole):
+        check_finite(plane, stage, part)
         place = slot(part, position, stage)
         context = Context(derive(key, f"stage {position} of tensor {part.position}"), round, memory.get(place))
         if isinstance(plane, TensorPlane) and (device := on_device(stage, plane.layout)):
@@ -177,24 +161,8 @@ def _encode(
     sink.write(piece.section, (plane.to_host() if isinstance(plane, TensorPlane) else plane).data)
 
 
-def _check_finite(plane: TensorPlane | Plane, stage: Stage, part: Part) -> None:
-    checked = plane.layout.kind != "reals" or stage.hands_on_non_finite
-    if not (checked or all(math.isfinite(value) for value in plane.extremes)):
-        raise CodecError(f"tensor {part.position} holds a NaN or an infinity; only finite updates can be encoded")
-
-
 def _decode(frame: bytes, schema: Schema, target: TensorTarget, round: int | None, client: int | None) -> None:
-    header, body = unseal(frame)
-    if header.digest != schema.digest:
-        raise FrameError("schema", f"the frame is of schema {header.digest.hex()}, expected {schema.digest.hex()}")
-    for name, told, wanted in (("round", header.round, round), ("client", header.client, client)):
-        if wanted is not None and told != wanted:
-            raise FrameError(name, f"the frame is of {name} {told}, expected {wanted}")
-    try:
-        codec = Codec.parse(header.line)
-    except CodecError as error:
-        raise FrameError("codec", f"the codec line cannot be used: {error}") from None
-    source = Source(body)
+    codec, source = opened(frame, schema, round, client)
     for piece in codec.pieces(schema):
         _scatter(piece, source, target)
     if source.left:
@@ -217,7 +185,7 @@ def _scatter(piece: Piece, source: Source, target: TensorTarget) -> None:
 
 def _decode_piece(piece: Piece, source: Source, target: TensorTarget) -> None:
     """As `Chain.decode`."""
-    stages = _whole(piece.chain)
+    stages = piece.chain.whole
     if on_device(stages[0], piece.part.layout) is None:
         adds = target.weight is not None
         memory = target.memory.cpu().numpy() if adds else np.empty(piece.part.size, np.float32)
