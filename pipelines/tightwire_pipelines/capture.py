@@ -51,19 +51,21 @@ def capture(
     Args:
         file: The experiment.
         overrides: As `tightwire run --set`.
-        rounds: Which rounds, from 1.
+        rounds: Which rounds, from 1; empty for 1 and 5, as far as there are so many.
         clients: How many clients' updates a round, the first that are trained.
         out: Where they go; made if it does not exist.
         console: Shows progress.
 
     Raises:
         ConfigError: A round is not one of the experiment's.
-        DataError: The files cannot be written.
+        DataError: The files cannot be written, or nobody trained in one of the rounds.
     """
     config = configs.load(file, overrides)
+    rounds = rounds or tuple(number for number in (1, 5) if number <= config.rounds)
     for number in rounds:
         if not 1 <= number <= config.rounds:
             raise ConfigError(f"--round {number}: {file} has rounds 1 to {config.rounds}")
+    _make_folder(out)
     parts = Parts.load(config)
     recorder = _Recorder(frozenset(rounds), clients)
     server = parts.server(InProcessPool(parts.runner(recorder)), evaluating=False)
@@ -76,7 +78,6 @@ def capture(
     saved = []
     tensors = [{"name": tensor.name, "shape": tensor.shape} for tensor in parts.model.schema.tensors]
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for (round_, client), update in sorted(recorder.kept.items()):
             path = out / f"round-{round_}-client-{client}.npy"
             np.save(path, update)
@@ -84,7 +85,21 @@ def capture(
             saved.append(path)
     except OSError as error:
         raise DataError(f"--out {out}: updates cannot be written there: {error.strerror}") from None
+    silent = sorted(set(rounds) - {round_ for round_, _ in recorder.kept})
+    if silent:
+        raise DataError(
+            f"--round {silent[0]}: no client trained in it, so there is no update to save; "
+            "`tightwire run` says why clients refuse"
+        )
     return saved
+
+
+def _make_folder(out: Path) -> None:
+    """Before anything is trained, so that nothing is trained in vain."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out {out}: updates cannot be written there: {error.strerror}") from None
 
 
 def load_update(path: Path) -> tuple[Flat, Schema]:
@@ -95,13 +110,19 @@ def load_update(path: Path) -> tuple[Flat, Schema]:
     """
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as .npy: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; give a .npy of floats") from None
+    except (ValueError, EOFError):  # their texts advise to load pickles
+        raise DataError(f"{path} is no .npy of floats, such as `tightwire capture` or numpy.save writes") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
         raise DataError(f"{path} must hold one array of floats, got {getattr(values, 'dtype', 'an archive')}")
+    if values.size == 0:
+        raise DataError(f"{path} has the shape {values.shape}; it must hold one value at least")
     shape = values.shape
     with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+    if not np.isfinite(flat).all():
+        raise DataError(f"{path} holds a NaN, an infinity, or more than float32 can; all values must be finite")
     beside = path.with_suffix(".json")
     if not beside.exists():
         return flat, Schema((TensorSpec("update", shape),))

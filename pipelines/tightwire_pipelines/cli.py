@@ -71,7 +71,8 @@ def preview(file: File, set_: Set = None, json_: Json = False) -> None:
 def capture(
     file: File,
     round: Annotated[
-        list[int] | None, typer.Option(help="Save updates of this round; repeatable. By default 1 and 5.")
+        list[int] | None,
+        typer.Option(help="Save updates of this round; repeatable. By default 1 and 5, as far as there are so many."),
     ] = None,
     clients: Annotated[int, typer.Option(min=1, help="Updates to save a round.")] = 1,
     set_: Set = None,
@@ -80,7 +81,7 @@ def capture(
     """Save real updates from a run, as .npy, for `tightwire codec plot` and `codec measure`."""
     from tightwire_pipelines.capture import capture as save
 
-    for path in save(file, tuple(set_ or ()), tuple(round or (1, 5)), clients, out, Console(stderr=True)):
+    for path in save(file, tuple(set_ or ()), tuple(round or ()), clients, out, Console(stderr=True)):
         typer.echo(path)
 
 

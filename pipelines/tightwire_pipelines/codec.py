@@ -1,6 +1,7 @@
 """`tightwire codec`: the stages there are, and what a line of them costs and loses."""
 
 import importlib
+import inspect
 import json
 import re
 import sys
@@ -26,7 +27,7 @@ from tightwire.codecs.grammar import example, signature
 from tightwire.codecs.measure import Measurement, measure
 from tightwire.codecs.registry import registered, stages
 from tightwire.codecs.stage import Stage
-from tightwire.errors import CodecError
+from tightwire.errors import CodecError, DataError
 from tightwire.keys import generator
 from tightwire.wire.ledger import SECTIONS
 from tightwire_pipelines.capture import load_update
@@ -78,12 +79,18 @@ def plot_update(
     from tightwire_pipelines.codec_plot import draw, envelope  # matplotlib takes a while to import
 
     values, schema = load_update(update)
+    if not values.any():
+        raise DataError(f"{update} holds nothing but zeros, on which no codec has an error to draw")
+    path = out or update.with_suffix(".png")
+    if path.suffix.lower() != ".png":
+        raise DataError(f"--out {path}: the picture is a .png; give a name that ends so")
+    if not path.parent.is_dir():
+        raise DataError(f"--out {path}: {path.parent} is not a folder; make it first")
     console = Console(stderr=True)
     total = sum(len(curve.lines) for curve in CURVES)
     with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
         task = progress.add_task("measuring", total=total)
         points = frontier(values, schema, lambda line: progress.update(task, advance=1, description=line))
-    path = out or update.with_suffix(".png")
     title = f"{update.name}: {values.size:,} values in {len(schema.tensors)} tensors"
     draw(points, title, path)
     if as_json:
@@ -101,7 +108,10 @@ def plot_update(
 @app.command("check")
 def check_stage(
     target: Annotated[
-        str, typer.Argument(help='A stage, as package.module:Name, or a codec line such as "topk(0.1) | rans".')
+        str,
+        typer.Argument(
+            help='A stage, as package.module:Name, or a codec line such as "topk(0.1) | uniform(4) | rans".'
+        ),
     ],
     golden: Annotated[str | None, typer.Option(help="Digest that the frame of the known input must have.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -113,6 +123,8 @@ def check_stage(
             stage = _imported(target)
             stack.enter_context(registered(type(stage)))
             line = str(stage) if "reals" in stage.takes else f"uniform(4) | {stage}"
+        elif re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target):
+            raise CodecError(f"{target} names no stage; give package.module:Name, or a codec line")
         subject = Subject(str(Codec.parse(line)), golden)
         results = verdicts(subject)
         digest = subject.digest if all(not result.failure for result in results) else None
@@ -144,8 +156,8 @@ def _imported(target: str) -> Stage:
     sys.path.insert(0, str(Path.cwd()))  # a stage under development is rarely installed
     try:
         found: object = reduce(getattr, name.split("."), importlib.import_module(where))
-    except Exception as error:
-        raise CodecError(f"{target} cannot be imported: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit) as error:  # a script that ends itself must not end this one in silence
+        raise CodecError(f"{target} cannot be imported: {_said(error)}") from None
     finally:
         sys.path.pop(0)
     if isinstance(found, type) and issubclass(found, Stage):
@@ -156,11 +168,24 @@ def _imported(target: str) -> Stage:
         ]
         if missing:
             raise CodecError(f"{target} lacks the class variables {', '.join(missing)} of tightwire.codecs.stage.Stage")
-        with registered(found):
-            return example(found)
+        if inspect.isabstract(found):
+            raise CodecError(f"{target} does not implement {', '.join(sorted(found.__abstractmethods__))} of Stage")
+        try:
+            with registered(found):
+                stage = example(found)
+        except Exception as error:
+            raise CodecError(f"{target} gives the example {found.example!r}, which is none: {_said(error)}") from None
+        if type(stage) is not found:
+            raise CodecError(f"{target} gives the example {found.example!r}, which is the stage {stage.name!r}")
+        return stage
     if not isinstance(found, Stage):
         raise CodecError(f"{target} must be a tightwire.codecs.stage.Stage or a subclass, got {type(found).__name__}")
     return found
+
+
+def _said(error: BaseException) -> str:
+    """An error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _values(gaussian: int | None, laplace: int | None, path: Path | None) -> Flat:

@@ -130,7 +130,8 @@ class Parts:
     def _ranges(self) -> Ranges | None:
         policy = self.config.policy
         codec = joint_of(policy.codec) if isinstance(policy, Fixed) else None
-        return None if codec is None else Ranges(codec, self.model.schema)
+        ranges = None if codec is None else Ranges(codec, self.model.schema)
+        return ranges if ranges is not None and ranges.pieces else None  # small tensors have no range to agree on
 
     def memory_needed(self, samples: int) -> int:
         """Bytes that training takes on the device of a client with so many samples."""

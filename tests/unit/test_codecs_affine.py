@@ -66,6 +66,14 @@ def test_qsgd_with_one_level_keeps_as_many_as_the_reference() -> None:
     assert np.mean(kept) == pytest.approx(math.sqrt(2 * 65_536 / math.pi), abs=5 * math.sqrt(204 / 40))
 
 
+def test_qsgd_under_rans_takes_its_entropy_of_the_reference() -> None:
+    # algorithms A.2: entropy 2.157 bits a value at s = sqrt(n), where Elias codes take 2.755
+    frame = Codec.parse("qsgd(levels=256) | rans").encode(
+        gaussian(65_536), Schema.single(65_536), key=1, round=0, client=0
+    )
+    assert 8 * len(frame.frame) / 65_536 == pytest.approx(2.157, rel=0.015)
+
+
 @pytest.mark.parametrize(("bits", "reference"), [(2, 1.58), (4, 0.036), (8, 0.00011)])
 def test_qsgd_of_max_norm_buckets_has_the_error_of_the_reference(bits: int, reference: float) -> None:
     # s = 2**(bits - 1) - 1 levels above 0, so 1, 7 and 127, give those numbers; s = 2**(bits - 1) would not.
@@ -283,6 +291,12 @@ def test_terngrad_does_not_cut_equal_values() -> None:
     np.testing.assert_array_equal(through(TernGrad(), values), values)
     largest = np.frombuffer(encoded(TernGrad(1.0), np.array([1, 2, 3, 10], np.float32))[1], np.float32)[0]
     assert largest == pytest.approx(np.std([1, 2, 3, 10]))
+
+
+@pytest.mark.parametrize("bucket", [0, 2])
+def test_a_clip_beyond_all_values_cuts_nothing(bucket: int) -> None:
+    values = np.array([1, 2, 3, -3e38], np.float32)
+    assert through(TernGrad(1.7e308, bucket=bucket), values)[3] == values[3]
 
 
 def test_bounds_fall_with_levels_and_hold_for_the_worst_inputs() -> None:

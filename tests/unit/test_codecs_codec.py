@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from tightwire.arrays import Flat
-from tightwire.codecs.codec import Codec, decode, decode_header, fp32_frame_length
-from tightwire.codecs.feedback import encode_with_feedback
+from tightwire.codecs.codec import Codec, Memory, decode, decode_add, decode_header, fp32_frame_length
+from tightwire.codecs.conformance import Subject, error_is_as_declared
+from tightwire.codecs.feedback import Classic, Forget, encode_with_feedback
 from tightwire.errors import FrameError
 from tightwire.wire.schema import Schema, TensorSpec
 
@@ -102,16 +103,50 @@ def test_tensors_and_keys_draw_different_noise() -> None:
 def test_feedback_owes_exactly_what_was_lost() -> None:
     codec = Codec.parse(TYPICAL)
     update, residual = gaussian(MLP.size), gaussian(MLP.size, 1)
-    encoded, decoded, owed = encode_with_feedback(codec, update, residual, MLP, key=1, round=2, client=3)
+    owed = {"residual": residual}
+    encoded, decoded, memory = encode_with_feedback(codec, Classic(), update, MLP, owed, key=1, round=2, client=3)
     np.testing.assert_array_equal(decoded, decode(encoded.frame, MLP))
-    np.testing.assert_array_equal(owed, (update + residual) - decoded)
+    np.testing.assert_array_equal(memory["residual"], (update + residual) - decoded)
     assert encoded == codec.encode(update + residual, MLP, key=1, round=2, client=3)
 
 
 def test_with_feedback_all_of_a_repeated_update_arrives_in_the_end() -> None:
     codec, schema = Codec.parse("topk(0.05) | uniform(6)"), Schema.single(2000)
-    update, residual, arrived = gaussian(2000), None, np.zeros(2000)
+    update, arrived = gaussian(2000), np.zeros(2000)
+    memory: Memory = {}
     for round_ in range(200):
-        _, decoded, residual = encode_with_feedback(codec, update, residual, schema, key=round_, round=round_, client=0)
+        _, decoded, memory = encode_with_feedback(
+            codec, Classic(), update, schema, memory, key=round_, round=round_, client=0
+        )
         arrived += decoded
     assert np.linalg.norm(arrived / 200 - update) < 0.15 * np.linalg.norm(update)
+
+
+def test_with_feedback_stages_remember_too() -> None:
+    codec, schema = Codec.parse("powersgd(3)"), Schema((TensorSpec("w", (40, 50)),))
+    update, errors = gaussian(2000), []
+    memory: Memory = {}
+    for round_ in range(8):
+        _, decoded, memory = encode_with_feedback(
+            codec, Forget(), update, schema, memory, key=round_, round=round_, client=0
+        )
+        errors.append(np.linalg.norm(update - decoded))
+    assert errors[-1] < 0.97 * errors[0]  # power iteration goes on where it left off
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), 1e300])
+def test_a_weight_that_float32_cannot_hold_is_refused(weight: float) -> None:
+    frame = Codec.parse("fp16").encode(gaussian(9), Schema.single(9), key=0, round=0, client=0).frame
+    with pytest.raises(ValueError, match="weight"):
+        decode_add(frame, Schema.single(9), np.zeros(9, np.float32), weight=weight)
+
+
+@pytest.mark.parametrize("key", [-1, 2**64])
+def test_a_key_of_more_than_64_bits_is_refused(key: int) -> None:
+    with pytest.raises(ValueError, match="64 bits"):
+        Codec.parse("uniform(4)").encode(gaussian(9), Schema.single(9), key=key, round=0, client=0)
+
+
+@pytest.mark.parametrize("line", ["svd(energy=1) | uniform(1)", "powersgd(25) | qsgd(2)"])
+def test_the_kit_holds_no_quantised_factors_to_a_bound_that_products_break(line: str) -> None:
+    error_is_as_declared(Subject(line, trials=8))

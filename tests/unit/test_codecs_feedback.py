@@ -54,14 +54,19 @@ def test_without_feedback_nothing_is_remembered() -> None:
     assert turn(Forget(), "topk(0.1)", gaussian(0), {"residual": gaussian(1)})[2] == {}
 
 
-def test_classic_is_what_encoding_with_feedback_does() -> None:
-    codec, update, residual = Codec.parse("topk(0.1) | uniform(4)"), gaussian(0), gaussian(1)
-    encoded, decoded, owed = encode_with_feedback(codec, update, residual, SCHEMA, key=0, round=0, client=0)
-    vector, same, memory, _ = turn(Classic(), str(codec), update, {"residual": residual})
-    np.testing.assert_array_equal(vector, update + residual)
+@each
+def test_encoding_with_feedback_is_one_turn(feedback: Feedback) -> None:
+    line = "topk(0.1) | uniform(4)"
+    before = turn(feedback, line, gaussian(1), {})[2]
+    encoded, decoded, memory = encode_with_feedback(
+        Codec.parse(line), feedback, gaussian(0), SCHEMA, before, key=0, round=0, client=0
+    )
+    vector, same, remembered, _ = turn(feedback, line, gaussian(0), before)
+    assert encoded.frame == Codec.parse(line).encode(vector, SCHEMA, key=0, round=0, client=0).frame
     np.testing.assert_array_equal(decoded, same)
-    np.testing.assert_array_equal(memory["residual"], owed)
-    assert len(encoded.frame) > 0
+    assert memory.keys() == remembered.keys()
+    for name, array in memory.items():
+        np.testing.assert_array_equal(array, remembered[name])
 
 
 def test_an_ef21_shift_is_the_sum_of_all_that_was_sent() -> None:

@@ -68,6 +68,9 @@ def test_canonical_form() -> None:
         ("rans | topk(0.1)", "column 1: 'rans' takes codes, but a chain starts from real values; put "),
         ("uniform(4) | fp16", "column 14: 'fp16' takes real values, but 'uniform' gives codes; it must come earlier"),
         ("none | rans", "column 8: 'rans' takes codes, but 'none' gives final bytes"),
+        ("flatten | svd(2)", "column 11: 'svd' works on a tensor's axes, but 'flatten' gives values without any; it "),
+        ("rotate | powersgd(2)", "column 10: 'powersgd' works on a tensor's axes, but 'rotate' gives"),
+        ("topk(0.1) | fp16; w: randk(0.5) | structured(rows, 0.5)", "column 35: 'structured' works on a tensor's axes"),
         ("none fp16", "column 6: expected '|', ';' or the end, got 'fp16'"),
         ("*.bias: none", "column 1: unknown stage '*.bias'"),
         ("none : none", "column 6: expected '|', ';' or the end, got ':'; only rules behind a ';' have a pattern"),
@@ -88,6 +91,19 @@ def test_a_chain_built_by_hand_is_checked_too() -> None:
         Chain((Rans(),))
     with pytest.raises(CodecError, match="needs a stage"):
         Chain(())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "flatten | structured(blocks, density=0.1)",
+        "structured(rows, density=0.5) | svd(2)",
+        "flatten | sketch(3, columns=100) | powersgd(2)",
+        "powersgd(4) | svd(2) | topk(0.5)",
+    ],
+)
+def test_what_works_on_axes_may_follow_what_has_some(line: str) -> None:
+    assert str(Codec.parse(line)) == line
 
 
 def test_the_first_matching_rule_counts() -> None:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tightwire.arrays import Flat, Floats
-from tightwire.codecs import kernels, sums, twins
+from tightwire.codecs import kernels, sparse_twins, sums, twins
 from tightwire.codecs.affine import restore
 from tightwire.codecs.affine_kernels import grids, quantise_sign
 from tightwire.codecs.selection import select
@@ -127,7 +127,7 @@ def test_equal_values_do_not_deviate() -> None:
 
 
 def same_selection(values: Flat, k: int) -> None:
-    for kernel, twin in zip(select(values, k), twins.select(values, k), strict=True):
+    for kernel, twin in zip(select(values, k), sparse_twins.select(values, k), strict=True):
         np.testing.assert_array_equal(kernel, twin)
 
 

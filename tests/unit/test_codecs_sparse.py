@@ -337,6 +337,18 @@ def test_dgc_keeps_its_bounds_whatever_the_values(kind: str) -> None:
     assert 1 <= kept <= 1300
 
 
+@pytest.mark.parametrize("line", ["dgc(1)", "dgc(1, warmup=0)"])
+def test_dgc_of_density_one_keeps_everything_as_it_declares(line: str) -> None:
+    values = gaussian(3000)
+    np.testing.assert_array_equal(through(line, values), values)
+
+
+def test_dgc_takes_densities_whose_inverse_overflows() -> None:
+    values = gaussian(500)
+    kept = np.flatnonzero(through("dgc(1e-320, warmup=0)", values))
+    np.testing.assert_array_equal(kept, [np.abs(values).argmax()])
+
+
 def test_the_warm_up_falls_as_in_the_paper() -> None:
     stage = DeepGradientCompression(0.001)
     densities = [stage.density_of(turn) for turn in range(1, 8)]

@@ -16,7 +16,7 @@ from scenarios import Quiet, digest_of, run_here, small
 from tightwire.arrays import Flat
 from tightwire.codecs.codec import Codec, decode, decode_header
 from tightwire.codecs.joint import Joint, parts_of, step_for
-from tightwire.errors import CodecError, ConfigError, FrameError
+from tightwire.errors import CodecError, ConfigError, FrameError, RefusedUpdateError
 from tightwire.federation import client as client_module
 from tightwire.federation.aggregate import BOUND, FixedPoint
 from tightwire.federation.client import ClientRunner
@@ -89,6 +89,17 @@ def test_adding_codes_gives_the_bits_that_decoding_first_gives(line: str, weight
     grids.conclude(summed)
     np.testing.assert_array_equal(summed, added)
     assert summed.any()
+
+
+def test_a_value_over_the_bound_is_refused_on_integers_as_on_reals() -> None:
+    codec, fixed = Codec.parse("joint(4)"), FixedPoint.for_weight(10**9)
+    ranges = Ranges(codec, SCHEMA)
+    values = np.full(SCHEMA.size, BOUND, np.float32)  # the grid that covers it ends above it
+    steps = ranges.agree(offers(ranges, [values]), fixed, round=1, deadline=None).steps
+    frame = codec.encode(values, SCHEMA, key=0, round=1, client=0, memory=ranges.memory(steps)).frame
+    for sums in (Grids(ranges, steps, fixed, 1), Reals(SCHEMA, fixed, 1)):
+        with pytest.raises(RefusedUpdateError, match="magnitude 1029; at most 1024 is added"):
+            sums.take(frame, 0)
 
 
 def test_nothing_is_clipped_and_the_mean_is_unbiased() -> None:

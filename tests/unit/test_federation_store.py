@@ -52,6 +52,16 @@ def test_arrays_keep_their_names_and_types(tmp_path: Path) -> None:
         assert found[name].dtype == array.dtype
 
 
+def test_arrays_that_are_not_contiguous_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
+    store = MemoryStore(0, tmp_path)
+    square = np.arange(12, dtype=np.float32).reshape(3, 4)
+    given = {"transposed": square.T, "strided": square[:, ::2], "scalar": np.array(3, np.float32)}
+    found = store.get(store.put(given))
+    for name, array in given.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].shape == array.shape
+
+
 def test_a_memory_nobody_holds_leaves_ram_and_disk(tmp_path: Path) -> None:
     store = MemoryStore(4 * SIZE, tmp_path)
     handles = [store.put(memory(seed)) for seed in range(4)]

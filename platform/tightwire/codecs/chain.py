@@ -208,6 +208,12 @@ def misfit(before: tuple[Stage, ...], stage: Stage) -> str | None:
             return (
                 f"'{stage.name}' drops codes that stand for small values, but '{_quantiser(before).name}' has no zero"
             )
+        shaper = next((other for other in reversed(before) if other.axes != "kept"), None)
+        if stage.wants_axes and shaper is not None and shaper.axes == "lost":
+            return (
+                f"'{stage.name}' works on a tensor's axes, but '{shaper.name}' gives values without any; it must come "
+                "earlier, or be left out"
+            )
         return None
     maker = next((other for other in reversed(before) if other.gives is not None), None)
     where = f"'{maker.name}' gives {_WORDS[given]}" if maker else f"a chain starts from {_WORDS[given]}"

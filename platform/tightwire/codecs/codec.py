@@ -153,7 +153,10 @@ class Codec:
         Raises:
             CodecError: When the update has another shape, is not of floats, or is not finite.
             LedgerError: When the bill does not add up to the frame's length.
+            ValueError: When the key has more than 64 bits.
         """
+        if not 0 <= key < 1 << 64:
+            raise ValueError(f"a key is of 64 bits, 0 or more, got {key}")
         sink = Sink()
         left: dict[str, Flat] = dict(memory or {})
         for _ in self.planes(update, schema, sink, key=key, round=round, memory=memory, left=left):
@@ -350,8 +353,10 @@ def decode_add(
 
     Raises:
         FrameError: As `decode`.
-        ValueError: When `total` is not as it must be.
+        ValueError: When `total` is not as it must be, or float32 cannot hold `weight`.
     """
+    if not abs(weight) <= float(np.finfo(np.float32).max):
+        raise ValueError(f"weight must be finite in float32, got {weight}")
     _decode(frame, schema, Target(total, np.float32(weight)), round, client)
 
 

@@ -70,12 +70,16 @@ class Subject:
         """The declared largest expected NMSE for values of `ONE`; infinite where none is declared.
 
         Errors of stages add up as norms do (Minkowski), each relative to what it was given; decoding is taken not to
-        expand them, which holds for whatever selects or rotates.
+        expand them, which holds for whatever selects or rotates. Products of factors may, so what loses anything of
+        those has no bound.
         """
         product = 1.0
         for piece, planes in zip(self.codec.pieces(ONE), self._planes(values), strict=True):
+            factored = False
             for stage, plane in zip(piece.chain.stages, planes, strict=False):
-                product *= 1 + math.sqrt(stage.bound(plane.layout))
+                bound = stage.bound(plane.layout)
+                product *= math.inf if factored and bound else 1 + math.sqrt(bound)
+                factored |= stage.family == "factorisation"
         return (product - 1) ** 2
 
     def _planes(self, values: Flat) -> list[list[Plane]]:

@@ -29,7 +29,8 @@ class DeepGradientCompression(sparse.Sparsifier):
 
     The sample is strided, from a keyed start, and of 2 / density values at least. While fewer than 0.8 k values reach
     the threshold it is multiplied by 0.8, ten times at most; where more than 1.3 k do, exactly the k largest are kept,
-    as the authors' code does. Unlike there, what lies between is sent whole. How many are kept is on the wire.
+    as the authors' code does. Unlike there, what lies between is sent whole, and with a density of 1 everything is. How
+    many are kept is on the wire.
 
     In a warm-up the density falls exponentially: round r = 1, 2, ... of it has max(density, density**(r / (warmup +
     1))), which for 0.001 and 4 is the paper's 0.25, 0.063, 0.016, 0.004. A round here is what an epoch is there; round
@@ -93,8 +94,10 @@ class DeepGradientCompression(sparse.Sparsifier):
     @staticmethod
     def _select(raw: Bits, density: float, key: int) -> tuple[Ints, Bits]:
         n = raw.size
+        if density == 1:
+            return np.arange(n), raw
         target = sparse.share(n, density)
-        stride = max(1, n // max(math.ceil(n / _SAMPLED), math.ceil(2 / density)))
+        stride = max(1, n // max(math.ceil(n / _SAMPLED), math.ceil(min(n, 2 / density))))
         stride -= 1 - stride % 2  # odd, so as not to fall into step with a tensor's rows
         sample = raw[key % stride :: stride]
         least, _ = rank(sample, max(1, math.ceil(density * sample.size)))

@@ -51,6 +51,16 @@ class Entry:
     source: str
 
 
+def line_of(kind: type[Stage]) -> str:
+    """The chain in which a stage is shown: its example, behind a quantiser if it takes codes."""
+    return kind.example if "reals" in kind.takes else f"uniform(4) | {kind.example}"
+
+
+def lines() -> list[str]:
+    """The chains of the whole family."""
+    return [line_of(kind) for kind in BUILT_IN]
+
+
 def entries() -> list[Entry]:
     """Every built-in stage at its example setting, measured."""
     values = np.random.default_rng(0).standard_normal(SHAPE[0] * SHAPE[1], np.float32)
@@ -58,7 +68,7 @@ def entries() -> list[Entry]:
     found = []
     for kind in sorted(BUILT_IN, key=lambda kind: (list(FAMILIES).index(kind.family), kind.name)):
         stage = example(kind)
-        line = kind.example if "reals" in kind.takes else f"uniform(4) | {kind.example}"
+        line = line_of(kind)
         measured = measure(Codec.parse(line), values, schema, seeds=1)
         summary = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].replace("\n", " ")
         found.append(

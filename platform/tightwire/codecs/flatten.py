@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from tightwire.codecs.stage import Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
+from tightwire.codecs.stage import Axes, Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
 from tightwire.wire.streams import Sink, Source
 
 
@@ -28,6 +28,11 @@ class Flatten(Stage):
     def unbiased(self) -> bool:
         """Always: it is exact."""
         return True
+
+    @property
+    def axes(self) -> Axes:
+        """What comes out is a row."""
+        return "lost"
 
     def bound(self, layout: Layout) -> float:  # noqa: ARG002 - the interface's arguments
         """None is lost."""

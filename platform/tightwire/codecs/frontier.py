@@ -48,6 +48,7 @@ CURVES: tuple[Curve, ...] = (
     Curve("natural | rans", "quantiser", ("natural | rans",)),
     Curve("kmeans | rans", "quantiser", _lines("kmeans({}) | rans", 1, 2, 3, 4, 6)),
     Curve("fp8, fp16", "quantiser", ("fp8(e5m2)", "fp8(e4m3)", "bf16", "fp16")),
+    Curve("rotate | uniform | rans", "quantiser", _lines("rotate | uniform({}) | rans", 2, 3, 4, 6)),
     Curve("eden", "quantiser", _lines("eden({})", 0.25, 0.5, 1, 2, 3, 4, 6)),
     Curve("trellis | rans", "quantiser", _lines("trellis({}) | rans", 0.5, 1, 1.5, 2, 3, 4, 6)),
     Curve("topk, fp32", "sparsifier", _lines("topk({})", *_DENSITIES)),
@@ -57,6 +58,11 @@ CURVES: tuple[Curve, ...] = (
         "sparsifier",
         _lines("flatten | topk({}) | uniform(4) | rans", *_DENSITIES),
     ),
+    Curve(
+        "threshold | uniform(4) | rans",
+        "sparsifier",
+        _lines("threshold(quantile={}) | uniform(4) | rans", 0.997, 0.99, 0.97, 0.9, 0.7),
+    ),
     Curve("randk | uniform(4)", "sparsifier", _lines("randk({}, none) | uniform(4)", *_DENSITIES)),
     Curve("stc", "sparsifier", _lines("stc({})", *_DENSITIES)),
     Curve("structured(rows)", "sparsifier", _lines("structured(rows, {}) | uniform(4) | rans", 0.05, 0.1, 0.3)),
@@ -64,7 +70,7 @@ CURVES: tuple[Curve, ...] = (
     Curve("svd | uniform(6)", "factorisation", _lines("svd({}) | uniform(6) | rans", 1, 4, 16)),
     Curve("sketch, top 1 %", "factorisation", _lines("sketch(5, {}, density=0.01)", 500, 2000, 8000)),
 )
-"""The family at settings from coarse to fine."""
+"""The family at settings from coarse to fine; without `joint`, which wants a cohort, and `dgc`, which wants rounds."""
 
 
 def frontier(values: Flat, schema: Schema, watch: Callable[[str], None]) -> list[Point]:

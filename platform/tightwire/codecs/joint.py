@@ -8,6 +8,7 @@ from typing import ClassVar
 import numba
 import numpy as np
 
+from tightwire.arrays import AnyArray
 from tightwire.codecs import kernels
 from tightwire.codecs.stage import Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
 from tightwire.errors import CodecError, FrameError
@@ -57,10 +58,11 @@ class Joint(Stage):
     With L = 2**(bits - 1) - 1 the code of x is floor(x / s + u) + L, u uniform in [0, 1), and its value (code - L) s.
     Before they encode, clients send the largest magnitude of each tensor; the server answers with the step s for which
     L s covers them all, and s = m 2**e has an integer m of 8 bits, so that sums of codes times s are exact. Unbiased;
-    the squared error is at most n s**2 / 4 in the mean, and nothing is clipped. Relative to the values of a client that
-    are far below the others' it has no bound. Encoding without an agreed step takes the one for its own range. Costs
-    4 bytes a tensor here, 4 more each way to agree, and a round trip. In a run it stands first in its chain, or behind
-    `flatten`, with nothing but entropy coding behind it.
+    the squared error is at most n s**2 / 4 in the mean; nothing is cut but magnitudes at the very end of float32.
+    Relative to the values of a client that are far below the others' it has no bound, and one client with an absurd
+    range coarsens everybody's grid for the round. Encoding without an agreed step takes the one for its own range.
+    Costs 4 bytes a tensor here, 4 more each way to agree, and a round trip. In a run it stands first in its chain, or
+    behind `flatten`, with nothing but entropy coding behind it.
 
     Raises:
         CodecError: When bits are out of range; on encoding, when the values exceed the agreed range.
@@ -88,7 +90,7 @@ class Joint(Stage):
 
     @property
     def unbiased(self) -> bool:
-        """Always."""
+        """Always, but for what is cut at the end of float32."""
         return True
 
     @property
@@ -125,13 +127,21 @@ class Joint(Stage):
         def undo(plane: Plane, target: Target | None) -> Plane:
             into = target.memory if target is not None and target.weight is None else None
             values = np.empty(layout.count, np.float32) if into is None else into
-            codes = packing.unpack(plane.data, layout.count, self.bits)
-            _restore(codes, np.int32(self.levels), np.float32(step), values)
-            if step * (self.levels + 1) > _LARGEST:  # the code 2**bits - 1, which no encoder writes, may overflow
-                np.clip(values, -np.float32(_LARGEST), np.float32(_LARGEST), out=values)
+            _restore(self.codes(plane, layout.count), np.int32(self.levels), np.float32(step), values)
             return Plane.reals(values)
 
         return self.layout(layout.count), undo
+
+    def codes(self, plane: Plane, count: int) -> AnyArray:
+        """The codes of a packed plane, shape (count,).
+
+        Raises:
+            FrameError: ``codes`` for the one code that no encoder writes, 2**bits - 1.
+        """
+        codes = packing.unpack(plane.data, count, self.bits)
+        if codes.max(initial=0) > 2 * self.levels:
+            raise FrameError("codes", f"a code is {codes.max()}, the largest is {2 * self.levels}")
+        return codes
 
     def read_step(self, source: Source) -> float:
         """The step on the wire.

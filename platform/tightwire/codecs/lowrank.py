@@ -34,6 +34,11 @@ class Factorisation(Stage):
         """Never: it projects."""
         return False
 
+    @property
+    def wants_axes(self) -> bool:
+        """Always: a row is no matrix."""
+        return True
+
     @abstractmethod
     def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:
         """The factors."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from tightwire.codecs import hadamard
-from tightwire.codecs.stage import Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
+from tightwire.codecs.stage import Axes, Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
 from tightwire.errors import FrameError
 from tightwire.wire.streams import Sink, Source
 
@@ -48,6 +48,11 @@ class Rotate(Stage):
     def unbiased(self) -> bool:
         """Always: it is inverted exactly, up to rounding."""
         return True
+
+    @property
+    def axes(self) -> Axes:
+        """What comes out is a row."""
+        return "lost"
 
     def bound(self, layout: Layout) -> float:  # noqa: ARG002 - the same for all
         """No error, up to rounding."""

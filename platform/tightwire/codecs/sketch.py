@@ -7,7 +7,7 @@ import numpy as np
 
 from tightwire.codecs import sketch_kernels, sparse
 from tightwire.codecs.selection import select
-from tightwire.codecs.stage import Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
+from tightwire.codecs.stage import Axes, Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
 from tightwire.errors import CodecError
 from tightwire.keys import key
 from tightwire.wire.streams import Sink, Source
@@ -66,6 +66,11 @@ class CountSketch(Stage):
     def unbiased(self) -> bool:
         """Not with the one seed of a line."""
         return False
+
+    @property
+    def axes(self) -> Axes:
+        """A row of the table is one of the tensor's."""
+        return "made"
 
     def bound(self, layout: Layout) -> float:
         """None for values that the hashes do not suit."""

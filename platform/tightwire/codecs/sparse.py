@@ -10,7 +10,7 @@ import numpy as np
 from tightwire.arrays import Flat, Ints
 from tightwire.codecs import sparse_kernels
 from tightwire.codecs.kernels import Bits
-from tightwire.codecs.stage import Kind, Layout, Plane, Stage, Tally, Target, Undo
+from tightwire.codecs.stage import Axes, Kind, Layout, Plane, Stage, Tally, Target, Undo
 from tightwire.errors import CodecError, FrameError
 from tightwire.wire import indices
 from tightwire.wire.packing import pack, unpack
@@ -118,6 +118,11 @@ class Sparsifier(Stage):
     takes: ClassVar[tuple[Kind, ...]] = ("reals", "ints")
     gives: ClassVar[Kind | None] = None
     family: ClassVar[str] = "sparsifier"
+
+    @property
+    def axes(self) -> Axes:
+        """What is kept is a row."""
+        return "lost"
 
     @abstractmethod
     def kept(self, n: int) -> int:

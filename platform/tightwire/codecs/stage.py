@@ -22,6 +22,7 @@ from tightwire.wire.packing import packed_length
 from tightwire.wire.streams import Sink, Source
 
 Kind = Literal["reals", "ints", "bytes"]
+Axes = Literal["kept", "lost", "made"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,16 @@ class Stage(ABC):
     @property
     def has_zero(self) -> bool:
         """Whether the codes it gives have one for zero (`Layout.zero`), so that codes can be sparsified."""
+        return False
+
+    @property
+    def axes(self) -> Axes:
+        """Whether reals have axes (`Layout.shape`) behind it: where they had some before, never, or always."""
+        return "kept"
+
+    @property
+    def wants_axes(self) -> bool:
+        """Whether it would do nothing to reals without axes."""
         return False
 
     @abstractmethod

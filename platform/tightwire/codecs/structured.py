@@ -8,7 +8,7 @@ import numpy as np
 
 from tightwire.arrays import Flat, Floats, Ints
 from tightwire.codecs import sparse, sparse_kernels
-from tightwire.codecs.stage import Context, Kind, Layout, Plane, Tally, Target, Undo
+from tightwire.codecs.stage import Axes, Context, Kind, Layout, Plane, Tally, Target, Undo
 from tightwire.errors import CodecError
 from tightwire.wire import indices
 from tightwire.wire.streams import Sink, Source
@@ -55,6 +55,16 @@ class Structured(sparse.Sparsifier):
     def unbiased(self) -> bool:
         """Never, but where all are kept."""
         return self.density == 1
+
+    @property
+    def axes(self) -> Axes:
+        """Rows and filters keep theirs."""
+        return "kept" if self.wants_axes else "lost"
+
+    @property
+    def wants_axes(self) -> bool:
+        """For rows and filters."""
+        return self.unit != "blocks"
 
     def bound(self, layout: Layout) -> float:
         """The kept groups hold at least their share of the squared norm."""

@@ -71,7 +71,8 @@ class TernGrad(AffineStage):
         largest = groups.peaks()
         if self.clip:
             sigma = groups.deviations()
-            ends = np.maximum(self.clip * sigma, _SMALLEST)
+            with np.errstate(over="ignore"):  # a clip so large cuts nothing
+                ends = np.maximum(self.clip * sigma, _SMALLEST)
             largest = np.where(sigma > 0, np.minimum(largest, ends), largest).astype(np.float32)
         return largest[:, None]
 

@@ -75,10 +75,3 @@ def ordered_sum(terms: Floats) -> float:
             lanes = lanes[: lanes.size // 2] + lanes[lanes.size // 2 :]
         total += lanes[0]
     return total
-
-
-def select(values: Flat, k: int) -> tuple[Ints, Flat]:
-    """The twin of `tightwire.codecs.selection.select`."""
-    order = np.argsort(-np.abs(values), kind="stable")
-    chosen = np.sort(order[:k])
-    return chosen, values[chosen]

@@ -13,17 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from tightwire.arrays import AnyArray
-from tightwire.codecs.codec import Memory
 from tightwire.errors import CheckpointError
 from tightwire.federation.downlink import Public
 from tightwire.federation.pool import Handle, Pool
 from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord
 from tightwire.federation.server import ClientRecord, RoundResult, ServerState
+from tightwire.federation.store import dumped
 from tightwire.federation.tables import read_rows, write_atomically, write_rows_atomically
 from tightwire.wire.ledger import Sections
 
@@ -103,7 +102,7 @@ class Checkpoints:
         touched = {row.client for result in fresh for row in result.ledger}
         memories = {client: name for client, name in memories.items() if client in state.memories}
         for client in sorted(touched & state.memories.keys()):
-            content = save(_contiguous(pool.get(state.memories[client])))
+            content = dumped(pool.get(state.memories[client]))
             memories[client] = write(f"memory-{client}-{stamp}.safetensors", content)
         parts = Parts(
             (
@@ -212,7 +211,3 @@ class Checkpoints:
             if path.name not in kept:
                 with suppress(OSError):
                     path.unlink()
-
-
-def _contiguous(memory: Memory) -> dict[str, AnyArray]:
-    return {name: np.ascontiguousarray(array) for name, array in memory.items()}

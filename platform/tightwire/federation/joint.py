@@ -27,7 +27,6 @@ from tightwire.federation.aggregate import FixedPoint, check
 from tightwire.federation.downlink import EVERYBODY
 from tightwire.federation.tasks import Agreement, Offer
 from tightwire.wire.frame import unseal
-from tightwire.wire.packing import unpack
 from tightwire.wire.schema import Schema
 from tightwire.wire.streams import Source
 
@@ -203,7 +202,9 @@ class Grids:
                 found = np.zeros(piece.part.size, np.int64)
                 self.fixed.add(found, values, 1)
             else:
-                found = _codes(piece, source, float(next(agreed)))
+                step = float(next(agreed))
+                found = _codes(piece, source, step)
+                check(np.array([np.abs(found).max(initial=0) * step], np.float32))
             start = 0
             for place in piece.places:
                 units[place] = found[start : start + place.stop - place.start]
@@ -241,7 +242,7 @@ def _codes(piece: Piece, source: Source, agreed: float) -> Sums:
     plane = Plane(layout, source.array(layout.length))
     for undo in reversed(undos):
         plane = undo(plane, None)
-    return unpack(plane.data, codes.count, codes.bits).astype(np.int64) - joint.levels
+    return joint.codes(plane, codes.count).astype(np.int64) - joint.levels
 
 
 def _is_joint(piece: Piece) -> bool:

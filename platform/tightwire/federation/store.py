@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -39,6 +40,11 @@ class Kept:
 def size(memory: Memory) -> int:
     """Bytes that its arrays take."""
     return sum(array.nbytes for array in memory.values())
+
+
+def dumped(memory: Memory) -> bytes:
+    """A memory as a safetensors file, which takes arrays for C-contiguous without asking."""
+    return save({name: np.asarray(array, order="C") for name, array in memory.items()})
 
 
 class MemoryStore:
@@ -119,7 +125,11 @@ class MemoryStore:
             oldest = next(iter(self._held))
             if oldest not in self._files:
                 self._write(oldest)
-            self._bytes -= size(self._held.pop(oldest))
+            spilled = self._held.pop(oldest, None)  # its handle may have been collected while it was written
+            if spilled is None:
+                self._forget(oldest)
+            else:
+                self._bytes -= size(spilled)
 
     def _write(self, number: int) -> None:
         try:
@@ -128,11 +138,12 @@ class MemoryStore:
                     self._parent.mkdir(parents=True, exist_ok=True)
                 self._folder = Path(tempfile.mkdtemp(prefix="tightwire-memories-", dir=self._parent))
                 weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-            self._path(number).write_bytes(save(dict(self._held[number])))
+            self._path(number).write_bytes(dumped(self._held[number]))
         except OSError as error:
             where = self._folder or self._parent or tempfile.gettempdir()
             if self._folder is not None:
-                self._path(number).unlink(missing_ok=True)
+                with suppress(OSError):
+                    self._path(number).unlink()
             raise SpillError(
                 f"{where}: clients' memories do not fit in hosts.memory_mb and could not be written "
                 f"({error.strerror}); free some space or raise hosts.memory_mb, "

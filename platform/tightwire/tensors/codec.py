@@ -132,6 +132,8 @@ def decode_add(
 
 def _flat(update: Tensor, schema: Schema) -> Tensor:
     """An update as contiguous float32 of shape (schema.size,)."""
+    if update.layout != torch.strided:
+        raise CodecError(f"an update is dense, got the layout {update.layout}")
     if not update.is_floating_point():
         raise CodecError(f"an update is of floats, got {update.dtype}")
     if update.shape != (schema.size,):
