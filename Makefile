@@ -28,8 +28,9 @@ format: $(READY) ## Format, and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Codec speed beside memcpy, and client-rounds a second beside bare PyTorch
+bench: $(READY) ## Codecs beside memcpy and what one would write instead, client-rounds beside bare PyTorch
 	$(BIN)/python benchmarks/codecs.py
+	$(BIN)/python benchmarks/nncodec.py
 	$(BIN)/python benchmarks/throughput.py
 
 mlflow: $(READY) ## Open the MLflow UI on the local store, http://127.0.0.1:5000

@@ -34,7 +34,7 @@ LATE = 1000
 LINES = (
     *dict.fromkeys(
         (
-            *(entry for entry in family_lines() if entry not in ("svd(energy=0.9)", "flatten", "joint(8)")),
+            *(entry for entry in family_lines() if entry not in ("svd(8)", "flatten", "joint(8)")),
             "uniform(4, rounding=nearest)",
             "uniform(8)",
             "uniform(4, bucket=512)",

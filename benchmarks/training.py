@@ -92,6 +92,7 @@ class Outcome:
     accuracy: float
     """Test accuracy in percent."""
     megabytes_up: float
+    megabytes_down: float
     ratio: float
     """Bytes up at fp32 over bytes up."""
 
@@ -115,24 +116,25 @@ def trained(setting: Setting, folder: Path, rounds: int, seed: int) -> Outcome:
     parts = Parts.load(config)
     server = parts.server(InProcessPool(parts.runner()))
     state: ServerState[Kept] = parts.start()
-    up = up_fp32 = 0
+    up = up_fp32 = down = 0
     accuracy = None
     with single_thread():
         for _ in range(rounds):
             state, result = server.step(state)
             up += result.record.bytes_up
             up_fp32 += result.record.bytes_up_fp32
+            down += result.record.bytes_down
             accuracy = result.record.accuracy
     if accuracy is None:
         raise RuntimeError("the last round was not evaluated")
-    return Outcome(setting.line, setting.feedback, setting.downlink, accuracy * 100, up / 1e6, up_fp32 / up)
+    return Outcome(setting.line, setting.feedback, setting.downlink, accuracy * 100, up / 1e6, down / 1e6, up_fp32 / up)
 
 
 def markdown(outcomes: list[Outcome]) -> str:
     """The outcomes for the docs."""
     lines = [
-        "| codec | error feedback | accuracy | MB up | bytes saved |",
-        "|---|---|---:|---:|---:|",
+        "| codec | error feedback | accuracy | MB up | saved up | MB down |",
+        "|---|---|---:|---:|---:|---:|",
     ]
     for outcome in outcomes:
         line = f"`{outcome.line}`".replace("|", "\\|")
@@ -140,7 +142,7 @@ def markdown(outcomes: list[Outcome]) -> str:
             line += f", down `{outcome.downlink}`".replace("|", "\\|")
         lines.append(
             f"| {line} | {outcome.feedback} | {outcome.accuracy:.2f} % | {outcome.megabytes_up:.2f} | "
-            f"{outcome.ratio:.1f}x |"
+            f"{outcome.ratio:.1f}x | {outcome.megabytes_down:.0f} |"
         )
     return "\n".join(lines)
 
@@ -176,7 +178,7 @@ def main() -> None:
         print(markdown(outcomes))
         return
     table = Table(title=f"MNIST 2NN, {options.rounds} rounds, seed {options.seed}")
-    for column in ("codec", "error feedback", "down", "accuracy %", "MB up", "fp32 / bytes"):
+    for column in ("codec", "error feedback", "down", "accuracy %", "MB up", "fp32 / bytes", "MB down"):
         table.add_column(column, justify="left" if column in ("codec", "error feedback", "down") else "right")
     for outcome in outcomes:
         table.add_row(
@@ -186,6 +188,7 @@ def main() -> None:
             f"{outcome.accuracy:.2f}",
             f"{outcome.megabytes_up:.2f}",
             f"{outcome.ratio:.1f}",
+            f"{outcome.megabytes_down:.1f}",
         )
     Console(width=130).print(table)
 

@@ -191,7 +191,7 @@ class TruncatedSVD(Factorisation):
     """In (0, 1]."""
 
     name: ClassVar[str] = "svd"
-    example: ClassVar[str] = "svd(energy=0.9)"
+    example: ClassVar[str] = "svd(8)"
     passes: ClassVar[float] = 100.0
     source: ClassVar[str] = "Eckart and Young 1936; by energy Wu et al. 2022 (FedKD), arXiv 2108.13323"
 
