@@ -20,7 +20,7 @@ from rich.table import Table
 
 from tightwire import config as configs
 from tightwire.federation.pool import InProcessPool
-from tightwire.federation.server import ServerState
+from tightwire.federation.state import ServerState
 from tightwire.federation.store import Kept
 from tightwire.learning.torch_state import single_thread
 from tightwire.simulation import Parts

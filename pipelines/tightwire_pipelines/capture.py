@@ -14,7 +14,7 @@ from tightwire import config as configs
 from tightwire.arrays import Flat
 from tightwire.errors import ConfigError, DataError
 from tightwire.federation.pool import InProcessPool
-from tightwire.federation.server import ServerState
+from tightwire.federation.state import ServerState
 from tightwire.federation.store import Kept
 from tightwire.federation.tables import write_atomically
 from tightwire.learning.torch_state import single_thread

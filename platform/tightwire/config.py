@@ -16,10 +16,11 @@ from pydantic_core import ErrorDetails
 
 from tightwire.codecs.codec import Codec
 from tightwire.codecs.feedback import Classic, Dgc, Ef21, Feedback, Forget
-from tightwire.devices.links import Link
+from tightwire.devices.availability import Always, AnyAvailability
+from tightwire.devices.battery import Battery
+from tightwire.devices.links import AnyLink, LogNormal
 from tightwire.devices.participation import Participation
 from tightwire.devices.population import Population
-from tightwire.devices.tiers import tier
 from tightwire.errors import CodecError, ConfigError
 from tightwire.federation.joint import has_joint, joint_of
 from tightwire.learning.data import AnyData, Digits
@@ -79,6 +80,10 @@ class Server(Spec):
 
     lr: float = Field(default=1.0, gt=0)
     """Server learning rate: the next model is the model plus this times the mean update."""
+    ingress_mbps: float | None = Field(default=None, gt=0)
+    """Mbit/s of the server's own link that all uploads share max-min fair; null for no limit."""
+    egress_mbps: float | None = Field(default=None, gt=0)
+    """The same for all downloads of a round, which begin together."""
     evaluate_every: int = Field(default=1, ge=1)
     """Rounds from one evaluation on the test set to the next; the last round is always evaluated."""
 
@@ -129,7 +134,9 @@ class Experiment(Spec):
     training: Training = Training()
     population: Population = Population()
     participation: Participation = Participation()
-    link: Link = Link()
+    availability: AnyAvailability = Always()
+    battery: Battery = Battery()
+    link: AnyLink = LogNormal()
     deadline: float | None = Field(default=1800.0, gt=0)
     """Simulated seconds from the start of a round after which an update is not used; null waits for everybody."""
     policy: AnyPolicy = Budget()
@@ -146,7 +153,7 @@ class Experiment(Spec):
         if not isinstance(tree, dict):
             return tree
         named = dict(tree)
-        for section in ("data", "partition", "model", "policy"):
+        for section in ("data", "partition", "model", "availability", "link", "policy"):
             if isinstance(named.get(section), dict) and "name" not in named[section]:
                 named[section] = {"name": cls.model_fields[section].default.name, **named[section]}
         return named
@@ -155,7 +162,7 @@ class Experiment(Spec):
     def _tiers_exist(self) -> "Experiment":
         for name in self.policy.codecs if isinstance(self.policy, Tiered) else ():
             try:
-                tier(name)
+                self.population.tier(name)
             except ConfigError as error:
                 raise ValueError(f"policy.codecs: {error}") from None
         return self
@@ -164,18 +171,18 @@ class Experiment(Spec):
     def _joint_is_for_all(self) -> "Experiment":
         """`joint` needs one codec line that all clients of all rounds send with."""
         policy = self.policy
-        if isinstance(policy, Tiered):
-            for line in (policy.default, *policy.codecs.values()):
-                if has_joint(line):
-                    raise ValueError(
-                        f"policy.codecs: `{line}` has the stage joint, whose range all clients of a round share, but "
-                        "policy tiered changes codec lines; use policy fixed"
-                    )
         if isinstance(policy, Fixed):
             try:
                 joint_of(policy.codec)
             except ConfigError as error:
                 raise ValueError(f"policy.codec: {error}") from None
+            return self
+        for line in policy.lines:
+            if has_joint(line):
+                raise ValueError(
+                    f"policy: `{line}` has the stage joint, whose range all clients of a round share, but policy "
+                    f"{policy.name} changes codec lines; use policy fixed"
+                )
         return self
 
     @model_validator(mode="after")
@@ -314,24 +321,29 @@ def _without_tags(loc: tuple[int | str, ...]) -> Iterator[int | str]:
     """The path as the file's author wrote it: without the tags that tell the members of a union apart."""
     models: list[type[BaseModel]] = [Experiment]
     for part in loc:
-        below = [model.model_fields[part].annotation for model in models if part in model.model_fields]
-        if not below and _members(models, part):
-            models = _members(models, part)
-            continue
-        models = [m for annotation in below for m in _models_in(annotation)]
-        yield part
+        tagged = _members(models, part)
+        if not tagged:
+            yield part
+        models = tagged or _below(models, part)
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> set[str]:
     models: list[type[BaseModel]] = [Experiment]
     for part in loc:
-        below = [model.model_fields[part].annotation for model in models if part in model.model_fields]
-        models = [m for annotation in below for m in _models_in(annotation)] if below else _members(models, part)
+        models = _members(models, part) or _below(models, part)
     return {name for model in models for name in model.model_fields}
 
 
+def _below(models: list[type[BaseModel]], part: int | str) -> list[type[BaseModel]]:
+    """What the field `part` of `models` can hold; the same again for a place in a list or a name in a table."""
+    fields = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+    return [model for annotation in fields for model in _models_in(annotation)] if fields else models
+
+
 def _members(models: list[type[BaseModel]], tag: int | str) -> list[type[BaseModel]]:
-    """Those of `models` whose `name` can be `tag`."""
+    """Those of several `models` whose `name` can be `tag`: a union's error names the tag after the field."""
+    if len(models) < 2:
+        return []
     return [
         model
         for model in models
@@ -342,6 +354,6 @@ def _members(models: list[type[BaseModel]], tag: int | str) -> list[type[BaseMod
 def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    elif get_origin(annotation) in (Union, types.UnionType, Annotated):
+    elif get_origin(annotation) in (Union, types.UnionType, Annotated, dict, tuple):
         for member in get_args(annotation):
             yield from _models_in(member)

@@ -14,7 +14,7 @@ from tightwire.arrays import Flat
 from tightwire.devices.memory import refusal
 from tightwire.federation.pool import InProcessPool
 from tightwire.federation.records import RoundRecord
-from tightwire.federation.server import ServerState
+from tightwire.federation.state import ServerState
 from tightwire.federation.store import Kept
 from tightwire.keys import generator
 from tightwire.learning.flat import FlatModel
@@ -82,11 +82,7 @@ def _refused(parts: Parts, sample: int = 1000) -> dict[str, float]:
     profiles = [population.profile(client, parts.config.seed) for client in clients]
     shares = {}
     for tier in sorted({profile.tier for profile in profiles}):
-        verdicts = [
-            refusal(profile, parts.memory_needed(int(parts.data.sizes[client]))) is not None
-            for client, profile in zip(clients, profiles, strict=True)
-            if profile.tier == tier
-        ]
+        verdicts = [refusal(profile, parts.least_memory) is not None for profile in profiles if profile.tier == tier]
         if any(verdicts):
             shares[tier] = sum(verdicts) / len(verdicts)
     return shares

@@ -25,16 +25,17 @@ from tightwire.federation.downlink import Downlink
 from tightwire.federation.joint import Ranges, joint_of
 from tightwire.federation.pool import Handle, Pool
 from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord, Summary
-from tightwire.federation.server import RoundResult, Server, ServerSetup, ServerState, with_wall
+from tightwire.federation.server import RoundResult, Server, with_wall
+from tightwire.federation.state import ServerSetup, ServerState
 from tightwire.federation.store import MB
 from tightwire.federation.tables import write_rows_atomically
-from tightwire.federation.turn import ClientSetup, Trainer
+from tightwire.federation.turn import ClientSetup, Trainer, Turns
 from tightwire.learning.cost import TrainingCost, training_cost
 from tightwire.learning.flat import FlatModel
 from tightwire.learning.samples import FederatedData
 from tightwire.learning.torch_state import single_thread
 from tightwire.learning.training import evaluate, train
-from tightwire.policies import Fixed, Tiered
+from tightwire.policies import Fixed
 from tightwire.tracking.base import RunInfo, Tracker
 from tightwire.tracking.folder import RunFolder
 from tightwire.tracking.plots import draw
@@ -70,6 +71,8 @@ class Parts:
     @classmethod
     def of(cls, config: Experiment, data: FederatedData) -> "Parts":
         """Build the model on data that was loaded before, for example by another process."""
+        config.link.check()
+        config.availability.check()
         module = config.model.build(data.features, data.classes, config.seed)
         model = FlatModel(module)
         _rules_match(config, model)
@@ -86,23 +89,25 @@ class Parts:
 
     def runner(self, trainer: Trainer = train) -> ClientRunner:
         """The clients' side."""
+        return ClientRunner(self._clients(trainer))
+
+    def _clients(self, trainer: Trainer) -> ClientSetup:
         config = self.config
-        return ClientRunner(
-            ClientSetup(
-                seed=config.seed,
-                model=self.model,
-                data=self.data,
-                training=config.training,
-                trainer=trainer,
-                cost=self.cost,
-                population=config.population,
-                link=config.link,
-                policy=config.policy,
-                feedback=config.wire.variant(),
-                ranges=self._ranges(),
-                deadline=config.deadline,
-                memory_limit=round(config.hosts.memory_mb * MB),
-            )
+        return ClientSetup(
+            seed=config.seed,
+            model=self.model,
+            data=self.data,
+            training=config.training,
+            trainer=trainer,
+            cost=self.cost,
+            population=config.population,
+            link=config.link,
+            shared=config.server.ingress_mbps is not None,
+            policy=config.policy,
+            feedback=config.wire.variant(),
+            ranges=self._ranges(),
+            deadline=config.deadline,
+            memory_limit=round(config.hosts.memory_mb * MB),
         )
 
     def server(self, pool: Pool[Handle], *, evaluating: bool = True) -> Server[Handle]:
@@ -113,14 +118,19 @@ class Parts:
             schema=schema,
             sizes=self.data.sizes,
             participation=config.participation,
+            availability=config.availability,
+            battery=config.battery,
             population=config.population,
             policy=config.policy,
+            turns=Turns(self._clients(train)),
+            ingress=_rate(config.server.ingress_mbps),
+            egress=_rate(config.server.egress_mbps),
             downlink=Downlink(config.wire.downlink, schema, config.seed),
             ranges=self._ranges(),
             accumulates=config.wire.variant().accumulates,
             deadline=config.deadline,
             lr=config.server.lr,
-            memory_needed=self.memory_needed,
+            memory_needed=self.least_memory,
             flops_per_sample=self.cost.flops_per_sample * config.training.epochs,
             fp32_bytes=fp32_frame_length(schema),
             evaluate=self._evaluate if evaluating else _never,
@@ -139,6 +149,14 @@ class Parts:
         together = samples if batch == "all" else min(batch, samples)
         return training_memory(self.cost.parameters, self.cost.activation_bytes_per_sample, together)
 
+    @property
+    def least_memory(self) -> int:
+        """Bytes without which a device cannot train at all.
+
+        Where a batch does not fit, gradients are accumulated sample by sample, with the same update and FLOPs.
+        """
+        return training_memory(self.cost.parameters, self.cost.activation_bytes_per_sample, 1)
+
     def start(self) -> ServerState[Handle]:
         """The state before the first round."""
         return ServerState(round=1, model=self.model.read())
@@ -151,12 +169,7 @@ class Parts:
 
 def _rules_match(config: Experiment, model: FlatModel) -> None:
     """Refuse a codec line with a rule that is about no tensor of the model."""
-    policy = config.policy
-    lines = [config.wire.downlink]
-    if isinstance(policy, Fixed):
-        lines.append(policy.codec)
-    if isinstance(policy, Tiered):
-        lines += [policy.default, *policy.codecs.values()]
+    lines = [config.wire.downlink, *config.policy.lines]
     names = [tensor.name for tensor in model.schema.tensors]
     for line in lines:
         for pattern, _ in Codec.parse(line).rules:
@@ -173,6 +186,11 @@ def load_data(config: Experiment) -> FederatedData:
         DataError: The dataset is missing or cannot be used.
     """
     return config.data.load(config.seed, config.population.clients, config.partition)
+
+
+def _rate(mbps: float | None) -> float | None:
+    """Mbit/s in bit/s."""
+    return None if mbps is None else mbps * 1e6
 
 
 def _never(round_: int, model: Flat) -> None:  # noqa: ARG001 - stands in for an evaluation

@@ -14,7 +14,7 @@ from tightwire_actors.session import _answering, hosts_wanted
 
 
 def tasks(count: int) -> list[ClientTask]:
-    return [ClientTask(client, 0, drops=False, battery=float("inf"), policy=None) for client in range(count)]
+    return [ClientTask(client, 0, drops=None, battery=float("inf"), policy=None) for client in range(count)]
 
 
 @settings(deadline=None, max_examples=60)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,17 +15,23 @@ from hypothesis import strategies as st
 from tightwire.arrays import Flat
 from tightwire.codecs.codec import Codec
 from tightwire.policies import Budget, Fixed, Tiered
-from tightwire.policies.base import Decision, Observation, Outcome, Policy
-from tightwire.policies.stats import UpdateStats
+from tightwire.policies.base import Alone, Decision, Observation, Outcome, Policy
+from tightwire.policies.conformance import CHECKS, Subject, observation
+from tightwire.policies.dadaquant import DAdaQuant
+from tightwire.policies.laq_hc import LaqHC
+from tightwire.policies.registry import BUILT_IN
 from tightwire.wire.schema import Schema, TensorSpec
 
 POLICIES: list[Policy[Any]] = [
+    *(kind() for kind in BUILT_IN),
     Fixed(codec="none"),
-    Fixed(codec="topk(0.01) | uniform(4) | rans"),
     Tiered(codecs={"sensor": "topk(0.001) | uniform(2) | rans"}, default="uniform(8)"),
-    Budget(),
     Budget(max_ratio=0.01, entropy="none", bits=(2, 4), densities=(0.01, 0.1, 1.0)),
     Budget(max_ratio=1.0, densities=(1.0,)),
+    Budget(layers=True),
+    LaqHC(budget=1e6),
+    DAdaQuant(adapts="time"),
+    DAdaQuant(adapts="clients"),
 ]
 every_policy = pytest.mark.parametrize("policy", POLICIES, ids=repr)
 
@@ -37,22 +44,7 @@ def update_of(seed: int) -> Flat:
     return (rng.standard_t(3, SCHEMA.size) * 1e-3).astype(np.float32)
 
 
-EASY = Observation(
-    round=1,
-    client=2,
-    tier="sensor",
-    samples=100,
-    loss=1.0,
-    schema=SCHEMA,
-    measure=lambda: UpdateStats.of(update_of(1), SCHEMA),
-    deadline=None,
-    elapsed=1.0,
-    uplink=1e6,
-    latency=0.1,
-    codec_seconds=1e-8,
-    energy=math.inf,
-    joules_per_byte=0.0,
-)
+EASY = observation(Budget(), tier="sensor", update=update_of(1), schema=SCHEMA, deadline=None, energy=math.inf)
 
 
 @st.composite
@@ -60,21 +52,26 @@ def observations(draw: st.DrawFn) -> Observation:
     update = draw(
         st.sampled_from([update_of(1), update_of(2), np.zeros(SCHEMA.size, np.float32), np.abs(update_of(3))])
     )
-    return Observation(
+    uplink, encoding = draw(positive), draw(st.floats(0, 1e-3))
+    return dataclasses.replace(
+        EASY,
         round=draw(st.integers(0, 1000)),
         client=draw(st.integers(0, 10**6)),
         tier=draw(st.sampled_from(["sensor", "flagship", ""])),
         samples=draw(st.integers(1, 10**5)),
         loss=draw(st.floats(0, 1e6)),
-        schema=SCHEMA,
-        measure=lambda: UpdateStats.of(update, SCHEMA),
+        vector=lambda: update,
         deadline=draw(st.none() | positive),
         elapsed=draw(positive),
-        uplink=draw(positive),
+        uplink=uplink,
         latency=draw(st.floats(0, 10)),
-        codec_seconds=draw(st.floats(0, 1e-3)),
+        encoding=lambda line: encoding * SCHEMA.size,  # noqa: ARG005 - the interface's argument
+        memory=draw(st.floats(0, 1e9)),
         energy=draw(positive | st.just(math.inf)),
         joules_per_byte=draw(st.floats(0, 1)),
+        joules_per_upload=draw(st.floats(0, 20)),
+        residual=lambda: 0.0,
+        future=lambda size, begins: begins + 8 * size / uplink,
     )
 
 
@@ -89,9 +86,19 @@ def outcomes(draw: st.DrawFn) -> Outcome:
         bytes=draw(st.integers(0, 10**9)),
         seconds=draw(st.floats(0, 1e12) | st.just(math.inf)),
         latency=draw(st.floats(0, 10)),
+        turn=draw(st.floats(0, 1e12)),
+        error=draw(st.floats(0, 1e6)),
+        samples=draw(st.integers(1, 10**5)),
+        deadline=draw(st.none() | positive),
         accepted=draw(st.booleans()),
         late=draw(st.booleans()),
     )
+
+
+@every_policy
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_it_conforms(policy: Policy[Any], check: Callable[[Subject], None]) -> None:
+    check(Subject(policy))
 
 
 @every_policy
@@ -142,7 +149,7 @@ def test_any_history_is_learnt_from_and_survives_a_checkpoint(
 
 @every_policy
 def test_a_policy_survives_its_own_json(policy: Policy[Any]) -> None:
-    assert isinstance(policy, Fixed | Tiered | Budget)
+    assert isinstance(policy, Alone)
     assert type(policy).model_validate_json(policy.model_dump_json()) == policy
 
 
@@ -156,7 +163,7 @@ def test_a_budget_keeps_its_byte_cap_in_real_frames() -> None:
         for max_ratio, draw in zip((0.02, 0.05, 0.1), draws, strict=True):
             update = draw.astype(np.float32)
             budget = Budget(max_ratio=max_ratio)
-            seen = dataclasses.replace(EASY, schema=schema, measure=partial(UpdateStats.of, update, schema))
+            seen = dataclasses.replace(EASY, schema=schema, vector=partial(np.copy, update))
             decision, _ = budget.decide(budget.initial(), seen)
             assert decision.codec is not None
             frame = Codec.parse(decision.codec).encode(update, schema, key=seed, round=1, client=2).frame

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,27 @@ def test_any_split_gives_the_same_digest_with_other_feedback_and_joint_ranges(tm
     alone = run_here(config, tmp_path / "alone")
     scattered = run_here(config, tmp_path / "scattered", pool=ScatteredPool(config, 3))
     assert digest_of(alone) == digest_of(scattered)
+
+
+WORLDS: dict[str, dict[str, Any]] = {
+    "the server's link is shared": {"server": {"ingress_mbps": 0.2, "egress_mbps": 5.0}, "deadline": 60.0},
+    "clients come and go": {"availability": {"name": "diurnal", "mean_on": 0.1}},
+    "batteries run low": {"battery": {"start": [0.0, 2e-4], "charging": True, "reserve": 1e-5}},
+    "packets are lost": {"link": {"name": "autoregressive", "loss": 0.2}},
+    "the server has a say": {"policy": {"name": "adagq"}},
+    "the server learns": {"policy": {"name": "linucb"}},
+    "some say nothing": {"policy": {"name": "lazy", "scale": 100.0}},
+}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_in_any_world_work_can_be_split_and_a_run_resumed_with_the_same_digest(tmp_path: Path, world: str) -> None:
+    config = small(rounds=6, **WORLDS[world])
+    alone = digest_of(run_here(config, tmp_path / "alone"))
+    assert digest_of(run_here(config, tmp_path / "scattered", pool=ScatteredPool(config, 3))) == alone
+    run_here(config, tmp_path / "resumed", stop_after=3)
+    assert digest_of(run_here(config, tmp_path / "resumed")) == alone
+    assert digest_of(run_here(small(rounds=6), tmp_path / "usual")) != alone
 
 
 def test_another_seed_gives_another_digest(tmp_path: Path) -> None:

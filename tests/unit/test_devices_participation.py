@@ -61,12 +61,48 @@ def test_clients_that_are_not_ascending_are_noticed() -> None:
 
 def test_drop_outs_have_their_probability_and_their_key() -> None:
     participation = Participation(drop=0.05)
-    dropped = [(c, r, s) for c in range(40) for r in range(40) for s in range(5) if participation.drops(c, r, s)]
+    dropped = [
+        (c, r, s) for c in range(40) for r in range(40) for s in range(5) if participation.drops(c, r, s) is not None
+    ]
     assert abs(len(dropped) / 8000 - 0.05) < 4 * math.sqrt(0.05 * 0.95 / 8000)
     for axis in range(3):
         assert len({d[axis] for d in dropped}) > 1
-    assert not any(Participation(drop=0).drops(c, 1, 0) for c in range(200))
-    assert all(Participation(drop=1).drops(c, 1, 0) for c in range(200))
+    assert all(Participation(drop=0).drops(c, 1, 0) is None for c in range(200))
+    points = [Participation(drop=1).drops(c, 1, 0) for c in range(200)]
+    assert all(point is not None and 0 <= point < 1 for point in points)
+    assert len(set(points)) == 200
+
+
+def test_only_those_who_are_there_are_asked_and_as_many_as_can_be_found() -> None:
+    everybody = np.arange(2000)
+    for there in (range(0, 2000, 3), range(7, 2000, 100), range(1999, 2000), range(0)):
+        picked = Participation(cohort=25).select(everybody, 3, 0, there.__contains__)
+        assert len(picked) == min(25, len(there))
+        assert set(picked) <= set(there)
+        assert list(picked) == sorted(set(picked))
+    assert Participation(cohort=25).select(everybody, 3, 0, lambda _: True) == Participation(cohort=25).select(
+        everybody, 3, 0
+    )
+
+
+def test_a_cohort_is_found_among_a_million_by_asking_a_few() -> None:
+    asked: list[int] = []
+
+    def present(client: int) -> bool:
+        asked.append(client)
+        return client % 4 == 0
+
+    assert len(Participation(cohort=50).select(np.arange(1_000_000), 1, 0, present)) == 50
+    assert len(asked) < 500
+
+
+def test_those_who_are_there_are_asked_equally_often() -> None:
+    counts = np.zeros(40)
+    for round_ in range(2000):
+        for client in Participation(cohort=5).select(np.arange(40), round_, 0, lambda c: c % 2 == 0):
+            counts[client] += 1
+    assert counts[1::2].sum() == 0
+    assert abs(counts[::2] - 500).max() < 5 * math.sqrt(500)
 
 
 @pytest.mark.parametrize("bad", [{"cohort": 0}, {"over": -0.1}, {"drop": 1.1}, {"dropout": 0.1}])

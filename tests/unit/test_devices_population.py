@@ -1,4 +1,5 @@
 import math
+import pickle
 from collections import Counter
 from dataclasses import asdict
 
@@ -8,13 +9,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tightwire.devices.draws import lognormal
-from tightwire.devices.energy import can_afford, compute_joules, download_joules, drain, upload_joules
-from tightwire.devices.links import Link, transfer_seconds
 from tightwire.devices.population import Population, Profile
-from tightwire.devices.tiers import NUMBERS, TIERS
+from tightwire.devices.tiers import MAY_BE_ZERO, NUMBERS, TIERS
 
 
-def test_one_profile_and_its_link_have_not_drifted() -> None:
+def test_one_profile_has_not_drifted() -> None:
     profile = Population().profile(1, seed=7)
     assert profile == Profile(
         tier="sensor-lora",
@@ -27,9 +26,17 @@ def test_one_profile_and_its_link_have_not_drifted() -> None:
         joules_per_flop=4.3424544180327485e-09,
         joules_per_byte_up=0.0001867070409302806,
         joules_per_byte_down=6.109544870282215e-05,
+        tail_joules=0.0,
+        idle_watts=0.011094704433925795,
+        charge_watts=0.0,
     )
-    rates = Link().rates(Population().profile(0, seed=7), round=3, client=0, seed=7)
-    assert (rates.up, rates.down) == (22652703.72905742, 226438125.5436899)
+
+
+def test_numbers_that_came_later_leave_those_before_as_they_were() -> None:
+    profile = Population().profile(0, seed=3)
+    assert (profile.tier, profile.flops, profile.battery) == ("old-phone-lte", 333709913.0339026, 34554.31182069755)
+    assert profile.joules_per_byte_down == 1.1430446349271494e-06
+    assert (profile.tail_joules, profile.idle_watts) == (10.825071565867262, 0.26665565899188154)
 
 
 @settings(deadline=None, max_examples=50)
@@ -113,56 +120,71 @@ def test_lognormal_factors_are_within_one_last_bit_of_the_exponential(sigma: flo
     assert lognormal(sigma, z) == pytest.approx(math.exp(sigma * z), rel=3e-16, abs=0)
 
 
-def test_links_vary_around_the_profile_by_round_client_and_direction() -> None:
-    profile = Population().profile(0, 0)
-    link = Link(variation=0.3)
-    rates = [link.rates(profile, round=r, client=c, seed=0) for r in range(60) for c in range(50)]
-    assert len({r.up for r in rates}) == len({r.down for r in rates}) == 3000
-    ups = [math.log(r.up / profile.uplink) for r in rates]
-    downs = [math.log(r.down / profile.downlink) for r in rates]
-    for logs in (ups, downs):
-        assert abs(math.fsum(logs) / 3000) < 4 * 0.3 / math.sqrt(3000)
-        assert math.sqrt(math.fsum(x * x for x in logs) / 3000) == pytest.approx(0.3, rel=0.06)
-    correlation = math.fsum(u * d for u, d in zip(ups, downs, strict=True)) / 3000 / 0.09
-    assert abs(correlation) < 4 / math.sqrt(3000)
+MINE = {"based_on": "pi4-wifi", "flops": 5e9, "battery": 1000.0, "source": "a wattmeter"}
 
 
-def test_a_link_without_variation_is_the_profile() -> None:
-    profile = Population().profile(0, 0)
-    rates = Link(variation=0).rates(profile, round=9, client=0, seed=0)
-    assert (rates.up, rates.down) == (profile.uplink, profile.downlink)
+def test_a_tier_of_ones_own_takes_what_it_leaves_out_from_the_built_in_one() -> None:
+    population = Population.model_validate({"profiles": {"mine": MINE}, "tiers": {"mine": 1}, "spread": 0})
+    mine, base = population.tier("mine"), TIERS["pi4-wifi"]
+    assert (mine.name, mine.flops, mine.battery, mine.uplink) == ("mine", 5e9, 1000.0, base.uplink)
+    assert mine.sources["flops"] == "a wattmeter"
+    assert mine.sources["uplink"] == f"as pi4-wifi: {base.sources['uplink']}"
+    profile = population.profile(0, 0)
+    assert (profile.tier, profile.flops, profile.memory) == ("mine", 5e9, base.memory)
 
 
-def test_a_transfer_takes_its_latency_and_eight_bits_a_byte() -> None:
-    assert transfer_seconds(1_000_000, 8e6, 0.25) == 1.25
-    assert transfer_seconds(0, 1.0, 0.25) == 0.25
+def test_duty_cycles_of_the_built_in_tier_stay_law() -> None:
+    own = {"slow": {"based_on": "sensor-lora", "uplink": 1000.0}}
+    profile = Population.model_validate({"profiles": own, "tiers": {"slow": 1}, "spread": 0}).profile(0, 0)
+    assert profile.uplink == 10.0
 
 
-@pytest.mark.parametrize("bad", [(-1, 1.0, 0.0), (1, 0.0, 0.0), (1, math.nan, 0.0), (1, 1.0, -1.0)])
-def test_a_transfer_that_makes_no_sense_is_refused(bad: tuple[int, float, float]) -> None:
-    with pytest.raises(ValueError, match="cannot send"):
-        transfer_seconds(*bad)
+def test_a_tier_of_ones_own_on_mains_never_runs_empty() -> None:
+    own = {"box": {"based_on": "old-phone-lte", "battery": "mains"}}
+    assert Population.model_validate({"profiles": own, "tiers": {"box": 1}}).profile(0, 0).battery == math.inf
 
 
-def test_energy_is_linear_in_flops_and_bytes() -> None:
-    profile = Population(tiers={"old-phone-lte": 1.0}, spread=0).profile(0, 0)
-    assert compute_joules(1e9, profile) == pytest.approx(4.77, rel=1e-3)
-    assert upload_joules(10**6, profile) == pytest.approx(5.22, rel=1e-3)
-    assert download_joules(10**6, profile) == pytest.approx(1.21, rel=2e-3)
+def test_a_tier_that_is_based_on_nothing_needs_every_number_but_tail_idle_charger_and_duty() -> None:
+    everything = {number: 1.0 for number in NUMBERS if number not in MAY_BE_ZERO}
+    tier = Population.model_validate({"profiles": {"own": everything}}).tier("own")
+    assert (tier.tail_joules, tier.idle_watts, tier.charge_watts, tier.duty_up) == (0, 0, 0, 1)
+    for number in everything:
+        less = {name: value for name, value in everything.items() if name != number}
+        with pytest.raises(ValidationError, match=f"a tier without {number} must say which built-in one"):
+            Population.model_validate({"profiles": {"own": less}})
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.floats(0, 1e6) | st.just(math.inf), st.floats(0, 1e6))
-def test_a_battery_drains_to_nothing_and_not_below(battery: float, joules: float) -> None:
-    left = drain(battery, joules)
-    assert 0 <= left <= battery
-    if can_afford(battery, joules):
-        assert left == battery - joules
-    else:
-        assert left == 0
+def test_tiers_of_ones_own_leave_the_clients_that_draw_built_in_ones_as_they_are() -> None:
+    alone = Population(clients=200, tiers={"pi4-wifi": 1.0})
+    mixed = Population.model_validate(
+        {"clients": 200, "profiles": {"mine": MINE}, "tiers": {"pi4-wifi": 0.5, "mine": 0.5}}
+    )
+    drawn = [mixed.profile(client, 0) for client in range(200)]
+    assert Counter(profile.tier for profile in drawn).keys() == {"pi4-wifi", "mine"}
+    assert all(drawn[c] == alone.profile(c, 0) for c in range(200) if drawn[c].tier == "pi4-wifi")
 
 
-@pytest.mark.parametrize("joules", [-1.0, math.inf, math.nan])
-def test_a_drain_that_makes_no_sense_is_refused(joules: float) -> None:
-    with pytest.raises(ValueError, match="cannot drain"):
-        drain(1.0, joules)
+def test_a_resolved_population_is_the_same_population() -> None:
+    population = Population.model_validate({"profiles": {"mine": {**MINE, "battery": "mains"}}, "tiers": {"mine": 2}})
+    assert population.profile(3, 0).tier == "mine"
+    again = Population.model_validate(population.model_dump(mode="json"))
+    assert again == population == pickle.loads(pickle.dumps(population))  # noqa: S301 - what was pickled here
+    assert again.profile(3, 0) == population.profile(3, 0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"profiles": {"mine": MINE}, "tiers": {"mne": 1}}, "unknown device tier 'mne'; did you mean 'mine'"),
+        ({"profiles": {"pi4-wifi": MINE}}, "'pi4-wifi' is a built-in tier"),
+        ({"profiles": {"mine": {"based_on": "pi4"}}}, "did you mean 'pi4-wifi'"),
+        ({"profiles": {"mine": {"based_on": "pi4-wifi", "rtt": 0}}}, "greater than 0"),
+        ({"profiles": {"mine": {"based_on": "pi4-wifi", "duty_up": 1.1}}}, "less than or equal to 1"),
+        ({"profiles": {"mine": {"based_on": "pi4-wifi", "battery": "big"}}}, "mains"),
+        ({"profiles": {"mine": {"based_on": "pi4-wifi", "speed": 1}}}, "Extra inputs"),
+        ({"profiles": {"a.b": MINE}}, "pattern"),
+    ],
+)
+def test_a_tier_of_ones_own_that_makes_no_sense_is_refused(bad: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Population.model_validate(bad)

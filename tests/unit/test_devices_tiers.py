@@ -6,7 +6,7 @@ import pytest
 
 from tightwire.devices.memory import refusal, training_memory
 from tightwire.devices.population import Population
-from tightwire.devices.tiers import FEMNIST_BATCH_FLOPS, NUMBERS, TIERS, tier
+from tightwire.devices.tiers import FEMNIST_BATCH_FLOPS, MAY_BE_ZERO, NUMBERS, TIERS, UNITS, tier
 from tightwire.errors import ConfigError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "devices.md"
@@ -23,6 +23,19 @@ def test_every_number_has_a_source_and_every_source_a_number() -> None:
         assert set(record.sources) == set(NUMBERS) | duties
 
 
+def test_every_number_has_a_unit() -> None:
+    assert set(UNITS) == set(NUMBERS) | {"duty_up", "duty_down"}
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_only_what_a_device_can_be_without_may_be_zero(number: str) -> None:
+    if number in MAY_BE_ZERO:
+        assert getattr(replace(TIERS["pi4-wifi"], **{number: 0.0}), number) == 0.0  # type: ignore[arg-type] # by name
+    else:
+        with pytest.raises(ValueError, match=f"{number} is 0.0; it must be positive"):
+            replace(TIERS["pi4-wifi"], **{number: 0.0})  # type: ignore[arg-type] # by name
+
+
 def test_an_unknown_tier_is_refused_with_the_nearest_name_and_all_names() -> None:
     with pytest.raises(ConfigError, match=r"'pi4-wfi'; did you mean 'pi4-wifi'\?.*flagship-5g.*sensor-lora"):
         tier("pi4-wfi")
@@ -36,6 +49,8 @@ def test_an_unknown_tier_is_refused_with_the_nearest_name_and_all_names() -> Non
         ({"flops": 0.0}, "flops is 0.0"),
         ({"uplink": math.inf}, "uplink is inf"),
         ({"rtt": math.nan}, "rtt is nan"),
+        ({"tail_joules": -1.0}, "tail_joules is -1.0; it must be not negative"),
+        ({"idle_watts": math.inf}, "idle_watts is inf"),
         ({"duty_up": 1.5}, "duty_up is 1.5"),
         ({"duty_down": 0.5}, "duty_down has no source"),
         ({"sources": {}}, "flops has no source"),
@@ -60,6 +75,19 @@ def test_radio_energies_reproduce_the_published_joules_a_bit() -> None:
     assert 24e-6 < tier("sensor-lora").joules_per_byte_up / 8 < 27e-6
 
 
+def test_the_tail_of_lte_is_more_than_sending_two_megabytes_and_that_of_wifi_next_to_nothing() -> None:
+    lte, wifi = tier("old-phone-lte"), tier("mid-phone-wifi")
+    assert lte.tail_joules == pytest.approx(12.27, abs=0.01)
+    assert lte.tail_joules > 2e6 * lte.joules_per_byte_up
+    assert tier("flagship-5g").tail_joules == pytest.approx(2.5 * lte.tail_joules)
+    assert wifi.tail_joules < 1e5 * wifi.joules_per_byte_up
+
+
+def test_devices_charge_faster_than_they_idle_and_only_those_with_a_battery() -> None:
+    for record in TIERS.values():
+        assert record.charge_watts == 0 or (record.charge_watts > record.idle_watts and record.battery < math.inf)
+
+
 def test_a_199k_model_at_one_bit_takes_an_hour_over_lora() -> None:
     sensor = tier("sensor-lora")
     assert 199_210 / (sensor.uplink * sensor.duty_up) / 3600 == pytest.approx(1.0, rel=0.02)
@@ -81,12 +109,6 @@ def test_every_other_tier_trains_the_2nn() -> None:
         assert refusal(Population(tiers={name: 1.0}, spread=0).profile(0, seed=0), needed) is None
 
 
-def test_training_memory_counts_four_vectors_and_one_batch_of_activations() -> None:
-    assert training_memory(1000, 24, 10) == 4 * 4 * 1000 + 240
-    with pytest.raises(ValueError, match="none may be negative"):
-        training_memory(-1, 0, 0)
-
-
 def test_the_documented_table_is_the_code() -> None:
     def row(name: str) -> str:
         t = TIERS[name]
@@ -104,6 +126,9 @@ def test_the_documented_table_is_the_code() -> None:
             f"{1e3 * t.rtt:.0f}",
             battery,
             *nano,
+            f"{t.tail_joules:.3g}",
+            f"{t.idle_watts:.3g}",
+            f"{t.charge_watts:.3g}",
         ]
         return f"| `{name}` | " + " | ".join(cells) + " |"
 

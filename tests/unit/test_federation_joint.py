@@ -23,7 +23,7 @@ from tightwire.federation.client import ClientRunner
 from tightwire.federation.joint import PATIENCE, Grids, Ranges, Reals
 from tightwire.federation.pool import InProcessPool
 from tightwire.federation.records import LedgerRow
-from tightwire.federation.server import ServerState
+from tightwire.federation.state import ServerState
 from tightwire.federation.store import Kept
 from tightwire.federation.tables import read_rows
 from tightwire.federation.tasks import Broadcast, Offer

@@ -18,7 +18,7 @@ from tightwire.federation.aggregate import FixedPoint
 from tightwire.federation.checkpoint import Checkpoints
 from tightwire.federation.downlink import EVERYBODY, Downlink, Public
 from tightwire.federation.pool import InProcessPool
-from tightwire.federation.server import ServerState
+from tightwire.federation.state import ServerState
 from tightwire.federation.store import Kept
 from tightwire.keys import key
 from tightwire.simulation import Parts

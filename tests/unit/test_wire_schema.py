@@ -37,7 +37,7 @@ def test_doubled_names_are_refused() -> None:
 
 
 def test_sections_add_up_and_are_named_as_listed() -> None:
-    one = Sections(*range(1, 8))
-    assert one.total == 28
-    assert one + one == Sections(*range(2, 16, 2))
+    one = Sections(*range(1, 9))
+    assert one.total == 36
+    assert one + one == Sections(*range(2, 18, 2))
     assert all(getattr(one, name) for name in SECTIONS)

@@ -1,7 +1,7 @@
-"""Joules for computing and for sending, and the battery they come from.
+"""Joules for computing, for sending and for waiting, and the battery they come from.
 
-Linear in FLOPs and bytes: the radio's tail and idle power are not counted, so small frames look cheaper
-here than they are on cellular radios.
+Linear in FLOPs, bytes, bursts and seconds. The radio's tail comes once for each burst of bytes, so that small frames do
+not look cheaper than they are on cellular radios; idle power is that of the whole device while it waits for the round.
 """
 
 from tightwire.devices.population import Profile
@@ -13,13 +13,38 @@ def compute_joules(flops: float, profile: Profile) -> float:
 
 
 def upload_joules(size: int, profile: Profile) -> float:
-    """Energy that the device's radio spends to send `size` bytes."""
+    """Energy that the device's radio spends to send `size` bytes, without its tail."""
     return size * profile.joules_per_byte_up
 
 
 def download_joules(size: int, profile: Profile) -> float:
-    """Energy that the device's radio spends to receive `size` bytes."""
+    """Energy that the device's radio spends to receive `size` bytes, without its tail."""
     return size * profile.joules_per_byte_down
+
+
+def tail_joules(profile: Profile, transfers: int) -> float:
+    """Energy of the radio's tails after `transfers` bursts, each far enough from the next to let the radio fall asleep.
+
+    A download and an upload with training between them are two. Where they are closer than the tail is long, as after
+    less than 12 s of training on LTE, the real tail is cut short, and this is a bound from above.
+
+    Raises:
+        ValueError: A negative number of bursts.
+    """
+    if transfers < 0:
+        raise ValueError(f"cannot count the tails of {transfers} transfers; it must be 0 or more")
+    return transfers * profile.tail_joules
+
+
+def idle_joules(profile: Profile, seconds: float) -> float:
+    """Energy of a device that waits for `seconds`.
+
+    Raises:
+        ValueError: Negative seconds, or infinitely many.
+    """
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"cannot wait for {seconds} s; it must be finite and not negative")
+    return seconds * profile.idle_watts
 
 
 def can_afford(battery: float, joules: float) -> bool:

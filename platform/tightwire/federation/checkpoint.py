@@ -21,7 +21,8 @@ from tightwire.errors import CheckpointError
 from tightwire.federation.downlink import Public
 from tightwire.federation.pool import Handle, Pool
 from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord
-from tightwire.federation.server import ClientRecord, RoundResult, ServerState
+from tightwire.federation.server import RoundResult
+from tightwire.federation.state import ClientRecord, ServerState
 from tightwire.federation.store import dumped
 from tightwire.federation.tables import read_rows, write_atomically, write_rows_atomically
 from tightwire.wire.ledger import Sections
@@ -122,6 +123,7 @@ class Checkpoints:
             "clock": state.clock,
             "clock_fp32": state.clock_fp32,
             "chain": state.chain,
+            "shared": dict(state.shared),
             "model": model,
             "public": None if state.public is None else state.public.version,
             "recent": [] if state.public is None else [asdict(sections) for sections in state.public.recent],
@@ -181,6 +183,7 @@ class Checkpoints:
             memories={c: pool.put(load(self._read(name, hashes))) for c, name in memories.items()},
             shifts=arrays.get("shifts"),
             chain=manifest["chain"],
+            shared=manifest["shared"],
         )
         self._hashes, self._memories = hashes, memories
         self._parts = Parts(**{kind: tuple(names) for kind, names in manifest["parts"].items()})

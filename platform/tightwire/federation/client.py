@@ -50,7 +50,7 @@ class ClientRunner:
         self._cached, self._cached_for = {}, _token(broadcast)
         for task, trained in self._train(broadcast, tasks):
             with _at(broadcast.round, task.client, "sending"):
-                found.append(self._turns.offer(broadcast.round, task, trained, memories.get(task.client, {})))
+                found.append(self._turns.offer(broadcast, task, trained, memories.get(task.client, {})))
             if trained.update.nbytes <= room:
                 room -= trained.update.nbytes
                 self._cached[task.client] = trained
@@ -84,28 +84,33 @@ class ClientRunner:
         reports: list[ClientReport] = []
         fresh: dict[int, Token] = {}
         slowest: list[tuple[float, int, bytes]] = []
+        reserve: dict[int, bytes] = {}
         for task, trained in self._train(broadcast, tasks):
             with _at(round_, task.client, "sending"):
-                report, sent = self._turns.send(broadcast, sums, task, trained, memories.get(task.client, {}))
+                report, sent, memory = self._turns.send(broadcast, sums, task, trained, memories.get(task.client, {}))
             reports.append(report)
-            if sent is None or sent.addend is None or report.arrival is None or report.fate != "arrives":
+            if memory and report.fate in ("arrives", "skipped"):
+                fresh[task.client] = keep(memory)
+            if sent is None or sent.addend is None or report.fate != "arrives":
                 continue
-            if sent.memory:
-                fresh[task.client] = keep(sent.memory)
-            if setup.deadline is not None and report.arrival > setup.deadline:
+            if setup.shared:
+                reserve[task.client] = sent.frame
+                continue
+            arrival = report.passage.arrival
+            if arrival is None or (setup.deadline is not None and arrival > setup.deadline):
                 continue
             if not broadcast.spare:
                 sums.add(total, sent.addend, int(sizes[task.client]))
                 summed.append(task.client)
                 continue
-            heapq.heappush(slowest, (report.arrival, task.client, sent.frame))
+            heapq.heappush(slowest, (arrival, task.client, sent.frame))
             if len(slowest) > broadcast.spare:
                 _, client, frame = heapq.heappop(slowest)
                 sums.add(total, sums.take(frame, client), int(sizes[client]))
                 summed.append(client)
         sums.conclude(total)
         self._cached = {}
-        reserve = {client: frame for _, client, frame in slowest}
+        reserve.update((client, frame) for _, client, frame in slowest)
         return ShareResult(total, tuple(summed), tuple(reports), reserve), fresh
 
     def _sums(self, broadcast: Broadcast) -> Reals | Grids:

@@ -40,6 +40,10 @@ class LedgerRow:
     """Frames that this row stands for: a returning client may be sent several missed deltas."""
     plain: int = 0
     """The section of small tensors, which are sent as they are."""
+    partial: int = 0
+    """What was sent of a frame that was cut short: the client went away, or its battery ran empty."""
+    resent: int = 0
+    """Bytes besides the frame that the link lost and that were sent again; in seconds and joules, not in `bytes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class RoundRecord:
     """Bytes of the frames sent by clients this round, used or wasted."""
     bytes_down: int
     bytes_wasted: int
-    """Bytes up of frames that were not used: late, lost, surplus or rejected."""
+    """Bytes up of frames that were not used: late, lost, surplus or rejected; of those cut short, what was sent."""
     bytes_up_fp32: int
     bytes_down_fp32: int
     seconds: float
@@ -114,6 +118,8 @@ class RoundRecord:
     skipped: int
     """Clients whose policy sent nothing. With `participants`, `late`, `surplus`, `lost` and `refused` this adds up to
     `cohort`."""
+    bytes_resent: int = 0
+    """Bytes that links lost, up and down, and that were sent again; not in `bytes_up` and `bytes_down`."""
     refused: dict[str, int] = field(default_factory=dict)
     """Clients that could not take part or whose update was refused, by reason, such as ``{"memory": 2}``."""
     wall_seconds: float = 0.0

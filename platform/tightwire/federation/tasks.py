@@ -1,7 +1,8 @@
 """What travels between the server and the client hosts: tasks out, reports and one sum back."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tightwire.arrays import Flat, Sums
@@ -10,9 +11,9 @@ from tightwire.wire.ledger import Sections
 
 Fate = Literal["arrives", "rejected", "lost", "skipped", "refused", "late"]
 """What became of a client's upload on its way: it arrives, in time or not; it arrives and the server rejects what it
-decodes to; it is lost, because the client drops out or its battery runs empty; the client tells the server that it
-skips, by its policy's decision, or that it has nothing that could be sent (refused); or its range came too late for it
-to send (late)."""
+decodes to; it is lost, because the client drops out, goes away or its battery runs empty; the client tells the server
+that it skips, by its policy's decision, or that it has nothing that could be sent (refused); or its range came too late
+for it to send (late)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ class Broadcast:
     spare: int
     """Clients selected beyond those wanted. So many of a host's slowest frames go back unsummed, because the server
     may turn out not to want them."""
+    clock: float = 0.0
+    """Simulated seconds from the start of the run to that of the round."""
     agreement: Agreement | None = None
     """On the clients' ranges, where the codec wants one and once there is one."""
 
@@ -78,12 +81,36 @@ class ClientTask:
     client: int
     bytes_down: int
     """Bytes of the frames by which this client receives the model."""
-    drops: bool
-    """Whether this client's upload gets lost."""
+    drops: float | None
+    """The share of its upload's transfer after which this client drops out; None when it does not."""
     battery: float
-    """Joules left; infinity on mains."""
+    """Joules that it may spend; infinity on mains."""
     policy: Mapping[str, float] | None
     """The client's policy state as plain numbers; None for a newcomer."""
+    told: Mapping[str, float] = field(default_factory=dict)
+    """What the server's side of the policy tells it."""
+    leaves: float = math.inf
+    """Seconds from the start of the round at which it goes away."""
+    download: float | None = None
+    """Seconds that receiving the model takes, where clients share the server's link; None for as its own link lets."""
+    download_fp32: float | None = None
+    """The same had the model been sent whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What became of an upload on its way."""
+
+    bytes: int = 0
+    """Of the frame, that got through."""
+    resent: int = 0
+    """That the link lost."""
+    seconds: float = 0.0
+    """From its first byte; latency included when it arrives."""
+    arrival: float | None = None
+    """Seconds from the start of the round to the last byte; None when it never arrives."""
+    joules: float = 0.0
+    """That the radio spent on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +129,20 @@ class ClientReport:
     fate: Fate
     answered: float
     """Seconds from the start of the round to the end of local training, when a client that sends nothing says so."""
+    received: int
+    """Bytes of the model that got through to it."""
     download_seconds: float
-    upload_seconds: float
-    arrival: float | None
-    """Seconds from the start of the round to the last byte; None unless the fate is to arrive."""
-    arrival_fp32: float | None
-    """The same had both directions carried fp32; None for a client whose upload gets lost."""
+    begins: float
+    """Seconds from the start of the round at which the first byte of its upload goes out."""
+    begins_fp32: float
+    """The same had both directions carried fp32."""
     joules: float
+    """Before the upload; `Passage.joules` comes on top."""
     download_joules: float
-    upload_joules: float
+    passage: Passage
+    """What became of the upload on its way; for hosts that cannot know, what would without other clients."""
+    passage_fp32: Passage
+    """The same had both directions carried fp32."""
     reason: str = ""
     """Why it was refused, or rejected on arrival."""
     exchange: Exchange | None = None

@@ -1,8 +1,8 @@
 """One client's turn once it has trained: agree on a range where wanted, decide, encode, send; and what that costs."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,21 +10,27 @@ import numpy as np
 from tightwire.arrays import AnyArray, Flat
 from tightwire.codecs.codec import Codec, Memory, decode, fp32_frame_length
 from tightwire.codecs.feedback import Feedback, for_stages
-from tightwire.devices.clock import CODEC_FLOPS, Turn, codec_seconds, compute_seconds
-from tightwire.devices.energy import compute_joules, download_joules, upload_joules
-from tightwire.devices.links import Link, Rates, transfer_seconds
+from tightwire.codecs.sums import norms
+from tightwire.devices.clock import CODEC_FLOPS, codec_seconds, compute_seconds
+from tightwire.devices.codec_cost import encode_flops
+from tightwire.devices.energy import compute_joules, download_joules, idle_joules, upload_joules
+from tightwire.devices.links import AnyLink, Channels
+from tightwire.devices.memory import workspace
 from tightwire.devices.population import Population, Profile
 from tightwire.errors import CodecError, FrameError
 from tightwire.federation.joint import MEASURING, Grids, Ranges, Reals
-from tightwire.federation.tasks import Agreement, Broadcast, ClientReport, ClientTask, Exchange, Fate, Offer
+from tightwire.federation.passage import Upload, alone, passages
+from tightwire.federation.tasks import Agreement, Broadcast, ClientReport, ClientTask, Exchange, Fate, Offer, Passage
 from tightwire.keys import key
 from tightwire.learning.cost import TrainingCost
 from tightwire.learning.flat import FlatModel
 from tightwire.learning.samples import FederatedData
 from tightwire.learning.training import Trained, Training
-from tightwire.policies.base import Decision, Observation, Policy
-from tightwire.policies.stats import UpdateStats
+from tightwire.policies.base import Observation, Policy, skip
 from tightwire.wire.ledger import Sections
+
+_HELD = 3
+"""Vectors of the model's length that a client holds while it encodes: model, vector and residual."""
 
 Trainer = Callable[..., Iterator[Trained]]
 """`learning.training.train`, or something of its signature that stands in for it."""
@@ -41,7 +47,9 @@ class ClientSetup:
     trainer: Trainer
     cost: TrainingCost
     population: Population
-    link: Link
+    link: AnyLink
+    shared: bool
+    """Whether clients share the server's link, so that only the server knows when uploads arrive."""
     policy: Policy[Any]
     feedback: Feedback
     ranges: Ranges | None
@@ -59,7 +67,6 @@ class Sent:
     frame: bytes
     addend: AnyArray | None
     """What the server adds, see `Reals.take`; None where it refuses the frame."""
-    passes: float
     error: float
     memory: Memory
     """What the client remembers if the server uses its update."""
@@ -79,7 +86,9 @@ class _Ready:
     pending: Memory
     finite: bool
     profile: Profile
-    rates: Rates
+    link: Channels
+    clock: float
+    """Simulated seconds at the start of the round."""
     download: float
     compute: float
     latency: float
@@ -90,6 +99,16 @@ class _Ready:
     def elapsed(self) -> float:
         """Seconds so far."""
         return self.download + self.compute
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """What encoding with a line takes on any device."""
+
+    flops: float
+    """In training FLOPs."""
+    workspace: float
+    """Bytes of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +124,14 @@ class _Range:
     """All that the client has spent by then."""
 
 
+def ended(report: ClientReport, passage: Passage, *, provisional: bool = False) -> ClientReport:
+    """A turn with what became of its upload; `provisional` if only the server will know when it arrives."""
+    fate = report.fate
+    if passage.arrival is None and not provisional:
+        fate = "lost"
+    return replace(report, passage=passage, fate=fate)
+
+
 class Turns:
     """Carries out turns; holds nothing that changes."""
 
@@ -112,21 +139,29 @@ class Turns:
         self._setup = setup
         schema = setup.model.schema
         self._fp32 = fp32_frame_length(schema)
-        self._fp32_passes = Codec.parse("none").passes(schema)
 
-    def offer(self, round_: int, task: ClientTask, trained: Trained, memory: Memory) -> Offer:
+        @lru_cache(maxsize=4096)  # by the line, whose hash is a hundred times cheaper than that of its codec
+        def needs(line: str) -> _Needs:
+            codec = Codec.parse(line)
+            return _Needs(encode_flops(codec, schema), workspace(codec, schema))
+
+        self._needs = needs
+
+    def offer(self, broadcast: Broadcast, task: ClientTask, trained: Trained, memory: Memory) -> Offer:
         """What a client says when ranges are agreed on."""
-        ready = self._ready(round_, task, trained, memory)
+        ready = self._ready(broadcast, task, trained, memory)
+        if ready.elapsed >= task.leaves:
+            return Offer(task.client, None, None)
         said = self._range(ready)
         if said is None:
             return Offer(task.client, None, ready.elapsed)
-        if said.joules > task.battery:
+        if said.joules > task.battery or said.arrival > task.leaves:
             return Offer(task.client, None, None)
         return Offer(task.client, said.frame, said.arrival)
 
     def send(
         self, broadcast: Broadcast, sums: Reals | Grids, task: ClientTask, trained: Trained, memory: Memory
-    ) -> tuple[ClientReport, Sent | None]:
+    ) -> tuple[ClientReport, Sent | None, Memory]:
         """The rest of a client's turn.
 
         Args:
@@ -135,49 +170,41 @@ class Turns:
             task: The client's.
             trained: What came of its training.
             memory: What it remembers.
+
+        Returns:
+            What became of it, the upload if there was any, and what the client remembers if the server uses its update,
+            or if by its policy's decision it sent none.
         """
-        setup, round_ = self._setup, broadcast.round
-        ready = self._ready(round_, task, trained, memory)
-        size, profile, joules = ready.vector.size, ready.profile, ready.joules
-        began, exchange, fate, reason = ready.elapsed, None, None, ""
-        if broadcast.agreement is not None:
+        setup = self._setup
+        ready = self._ready(broadcast, task, trained, memory)
+        began, exchange, reason = ready.elapsed, None, ""
+        fate: Fate | None = "lost" if ready.elapsed >= task.leaves else None
+        joules = ready.joules
+        if fate is None and broadcast.agreement is not None:
             began, joules, exchange, fate, reason = self._exchange(ready, broadcast.agreement)
         state = setup.policy.initial() if task.policy is None else setup.policy.load(dict(task.policy))
-        decision = Decision(codec=None, bits=0.0, density=0.0, reason="the round's range was agreed without it")
+        decision = skip("gone before it could decide")
+        if broadcast.agreement is not None:
+            decision = skip("the round's range was agreed without it")
         sent: Sent | None = None
-        if not ready.finite:
-            fate, reason = "refused", "non-finite"
-            decision = Decision(codec=None, bits=0.0, density=0.0, reason="update is not finite")
+        if fate is None and not ready.finite:
+            fate, reason, decision = "refused", "non-finite", skip("update is not finite")
         elif fate is None:
-            decision, state = setup.policy.decide(state, self._observe(ready, began))
+            decision, state = setup.policy.decide(state, self._observe(ready, began, joules))
             fate, reason = "skipped", ""
             if decision.codec is not None:
-                try:
-                    sent = self._encode(decision.codec, ready, memory, broadcast.agreement, sums)
-                    fate, reason = ("rejected" if sent.rejected else "arrives"), sent.rejected
-                except CodecError:
-                    fate, reason = "refused", "cannot be encoded"
-
-        turn = Turn(ready.download, ready.compute, 0.0, 0.0)
-        up_joules = 0.0
-        if sent is not None:
-            up_joules = upload_joules(len(sent.frame), profile)
-            joules += up_joules + compute_joules(size * sent.passes * CODEC_FLOPS, profile)
-            turn = Turn(
-                ready.download,
-                ready.compute,
-                codec_seconds(size, sent.passes, profile),
-                transfer_seconds(len(sent.frame), ready.rates.up, ready.latency),
-            )
-            if task.drops or joules > task.battery:
-                fate, reason = "lost", ""
-        arrival = turn.total if exchange is None else began + turn.codec + turn.upload
-        turn_fp32 = Turn(
-            transfer_seconds(self._fp32, ready.rates.down, ready.latency),
-            ready.compute,
-            codec_seconds(size, self._fp32_passes, profile),
-            transfer_seconds(self._fp32, ready.rates.up, ready.latency),
-        )
+                fate, reason = "refused", "memory"
+                if self._needs(decision.codec).workspace <= self._room(ready.profile):
+                    try:
+                        sent = self._encode(decision.codec, ready, memory, broadcast.agreement, sums)
+                        fate, reason = ("rejected" if sent.rejected else "arrives"), sent.rejected
+                    except CodecError:
+                        fate, reason = "refused", "cannot be encoded"
+        codec = 0.0
+        if sent is not None and decision.codec is not None:
+            codec = self._encoding(decision.codec, ready.profile)
+            joules += compute_joules(codec * ready.profile.flops, ready.profile)
+        begins_fp32 = self._begins_fp32(ready)
         report = ClientReport(
             client=task.client,
             decision=decision,
@@ -187,39 +214,122 @@ class Turns:
             error=0.0 if sent is None else sent.error,
             fate=fate,
             answered=began,
-            reason=reason,
-            download_seconds=ready.download,
-            upload_seconds=turn.upload,
-            arrival=arrival if fate in ("arrives", "rejected") else None,
-            arrival_fp32=None if task.drops else turn_fp32.total,
+            received=self._received(ready),
+            download_seconds=min(ready.download, task.leaves),
+            begins=began + codec,
+            begins_fp32=begins_fp32,
             joules=min(joules, task.battery),
-            download_joules=download_joules(task.bytes_down, profile),
-            upload_joules=up_joules,
+            download_joules=self._download_joules(ready),
+            passage=Passage(),
+            passage_fp32=Passage(),
+            reason=reason,
             exchange=exchange,
         )
-        return report, sent
+        whole = self.upload_fp32(report, task, ready.profile, ready.link)
+        report = replace(report, passage_fp32=passages([whole], broadcast.clock, None)[0])
+        if sent is None:
+            return report, None, self._unsent(ready, memory) if fate == "skipped" else {}
+        upload = self.upload(report, task, ready.profile, ready.link)
+        passage = passages([upload], broadcast.clock, None)[0]
+        return ended(report, passage, provisional=setup.shared), sent, sent.memory
 
-    def _ready(self, round_: int, task: ClientTask, trained: Trained, memory: Memory) -> _Ready:
+    def _unsent(self, ready: _Ready, memory: Memory) -> Memory:
+        """What a client remembers that sent nothing: error feedback owes all of it."""
+        remembered, _ = self._setup.feedback.settle(ready.vector, np.zeros_like(ready.vector), ready.pending)
+        return {**for_stages(memory), **remembered}
+
+    def upload(self, report: ClientReport, task: ClientTask, profile: Profile, link: Channels) -> Upload:
+        """A client's frame on its way; the server asks for it again where its link is shared."""
+        size = 0 if report.sections is None else report.sections.total
+        return Upload(
+            size=size,
+            resent=self._setup.link.resent(size),
+            begins=report.begins,
+            latency=profile.rtt / 2,
+            channel=link.up,
+            leaves=task.leaves,
+            drops=task.drops,
+            joules=task.battery - report.joules,
+            joules_per_byte=profile.joules_per_byte_up,
+            joules_per_second=profile.idle_watts,
+            tail=profile.tail_joules,
+        )
+
+    def upload_fp32(self, report: ClientReport, task: ClientTask, profile: Profile, link: Channels) -> Upload:
+        """The same client's upload had it been fp32; its battery never runs empty."""
+        resent = self._setup.link.resent(self._fp32)
+        return Upload(
+            self._fp32, resent, report.begins_fp32, profile.rtt / 2, link.up, leaves=task.leaves, drops=task.drops
+        )
+
+    def resent(self, size: int) -> int:
+        """Bytes that a link loses besides `size` that get through."""
+        return self._setup.link.resent(size)
+
+    def channels(self, round_: int, client: int) -> tuple[Profile, Channels]:
+        """A client's device, and its link in a round."""
         setup = self._setup
-        profile = setup.population.profile(task.client, setup.seed)
-        rates = setup.link.rates(profile, round=round_, client=task.client, seed=setup.seed)
+        profile = setup.population.profile(client, setup.seed)
+        return profile, setup.link.channels(profile, round=round_, client=client, seed=setup.seed)
+
+    def _ready(self, broadcast: Broadcast, task: ClientTask, trained: Trained, memory: Memory) -> _Ready:
+        setup = self._setup
+        profile, link = self.channels(broadcast.round, task.client)
         flops = setup.cost.flops_per_sample * trained.samples * setup.training.epochs
         latency = profile.rtt / 2
         vector, pending = setup.feedback.owed(trained.update, memory)
-        return _Ready(
-            round=round_,
+        size = task.bytes_down + setup.link.resent(task.bytes_down)
+        download = alone(link.down, broadcast.clock, 0.0, size, latency) if task.download is None else task.download
+        compute = compute_seconds(flops, profile)
+        ready = _Ready(
+            round=broadcast.round,
             task=task,
             trained=trained,
             vector=vector,
             pending=pending,
             finite=bool(np.isfinite(vector).all()),
             profile=profile,
-            rates=rates,
-            download=transfer_seconds(task.bytes_down, rates.down, latency),
-            compute=compute_seconds(flops, profile),
+            link=link,
+            clock=broadcast.clock,
+            download=download,
+            compute=compute,
             latency=latency,
-            joules=download_joules(task.bytes_down, profile) + compute_joules(flops, profile),
+            joules=0.0,
         )
+        working = max(0.0, min(1.0, (task.leaves - download) / compute)) if compute > 0 else 0.0
+        return replace(ready, joules=self._download_joules(ready) + compute_joules(flops * working, profile))
+
+    def _received(self, ready: _Ready) -> int:
+        """Bytes of the model that got through before the client went away."""
+        size, leaves = ready.task.bytes_down, ready.task.leaves
+        if leaves >= ready.download or ready.download <= ready.latency:
+            return size
+        return int(size * max(0.0, leaves - ready.latency) / (ready.download - ready.latency))
+
+    def _download_joules(self, ready: _Ready) -> float:
+        received = self._received(ready)
+        seconds = min(ready.download, ready.task.leaves)
+        radio = download_joules(received + self._setup.link.resent(received), ready.profile)
+        return radio + ready.profile.tail_joules + idle_joules(ready.profile, seconds)
+
+    def _begins_fp32(self, ready: _Ready) -> float:
+        """When this client's upload would begin had both directions carried fp32."""
+        download = ready.task.download_fp32
+        if download is None:
+            whole = self._fp32 + self._setup.link.resent(self._fp32)
+            download = alone(ready.link.down, ready.clock, 0.0, whole, ready.latency)
+        return download + ready.compute + self._fp32_codec(ready.profile)
+
+    def _fp32_codec(self, profile: Profile) -> float:
+        return self._encoding("none", profile)
+
+    def _encoding(self, line: str, profile: Profile) -> float:
+        """Seconds in which a device encodes an update."""
+        return compute_seconds(self._needs(line).flops, profile)
+
+    def _room(self, profile: Profile) -> float:
+        """Bytes that a device has for encoding: all but the model and the client's own vectors."""
+        return profile.memory - _HELD * 4 * self._setup.cost.parameters
 
     def _range(self, ready: _Ready) -> _Range | None:
         """What a client sends before ranges are agreed on; None when it has nothing to send at all."""
@@ -228,13 +338,15 @@ class Turns:
             return None
         said = ranges.say(ranges.measure(ready.vector), round=ready.round, client=ready.task.client)
         size, profile = ready.vector.size, ready.profile
-        seconds = transfer_seconds(len(said.frame), ready.rates.up, ready.latency)
+        measuring = codec_seconds(size, MEASURING, profile)
+        begins = ready.elapsed + measuring
+        seconds = alone(ready.link.up, ready.clock, begins, len(said.frame), ready.latency)
         radio = upload_joules(len(said.frame), profile)
         return _Range(
             said.frame,
             said.sections,
             seconds,
-            ready.elapsed + codec_seconds(size, MEASURING, profile) + seconds,
+            begins + seconds,
             radio,
             ready.joules + radio + compute_joules(size * MEASURING * CODEC_FLOPS, profile),
         )
@@ -250,7 +362,7 @@ class Turns:
         if said is None:
             return ready.elapsed, ready.joules, None, None, ""
         sent = said.sections, said.seconds, said.radio
-        if said.joules > ready.task.battery:
+        if said.joules > ready.task.battery or said.arrival > ready.task.leaves:
             return said.arrival, said.joules, Exchange(*sent, "lost"), "lost", ""
         outcome = agreement.outcomes[ready.task.client]
         if outcome == "late":
@@ -258,13 +370,18 @@ class Turns:
         if outcome:
             return said.arrival, said.joules, Exchange(*sent, "rejected"), "refused", outcome
         size = agreement.answer.total
-        seconds = transfer_seconds(size, ready.rates.down, ready.latency)
+        seconds = alone(ready.link.down, ready.clock, agreement.seconds, size, ready.latency)
         radio = download_joules(size, ready.profile)
         exchange = Exchange(*sent, "used", agreement.answer, seconds, radio)
         return agreement.seconds + seconds, said.joules + radio, exchange, None, ""
 
-    def _observe(self, ready: _Ready, elapsed: float) -> Observation:
+    def _observe(self, ready: _Ready, elapsed: float, joules: float) -> Observation:
         setup, profile, schema = self._setup, ready.profile, self._setup.model.schema
+
+        def future(size: int, begins: float) -> float:
+            whole = size + setup.link.resent(size)
+            return begins + alone(ready.link.up, ready.clock, begins, whole, ready.latency)
+
         return Observation(
             round=ready.round,
             client=ready.task.client,
@@ -272,14 +389,22 @@ class Turns:
             samples=ready.trained.samples,
             loss=ready.trained.loss,
             schema=schema,
-            measure=partial(UpdateStats.of, ready.vector, schema),
+            vector=lambda: ready.vector,
             deadline=setup.deadline,
+            downloaded=ready.download,
+            computed=ready.compute,
             elapsed=elapsed,
             uplink=profile.uplink,
             latency=ready.latency,
-            codec_seconds=codec_seconds(1, 1, profile),
-            energy=ready.task.battery,
+            encoding=lambda line: self._encoding(line, profile),
+            workspace=lambda line: self._needs(line).workspace,
+            memory=self._room(profile),
+            energy=ready.task.battery - joules,
             joules_per_byte=profile.joules_per_byte_up,
+            joules_per_upload=profile.tail_joules,
+            residual=lambda: float(norms(ready.vector - ready.trained.update, schema.size)[0]),
+            told=ready.task.told,
+            future=future if setup.policy.clairvoyant else None,
         )
 
     def _encode(
@@ -308,6 +433,4 @@ class Turns:
             rejected = refusal.reason
         remembered, error = setup.feedback.settle(ready.vector, decoded, ready.pending)
         left = {name: array for name, array in encoded.memory.items() if name not in agreed}
-        return Sent(
-            encoded.sections, encoded.frame, addend, codec.passes(schema), error, {**left, **remembered}, rejected
-        )
+        return Sent(encoded.sections, encoded.frame, addend, error, {**left, **remembered}, rejected)

@@ -1,24 +1,26 @@
-"""The policy `budget`: the best that this very update can be within the time, bytes and energy left."""
+"""The policy `budget`: the best that this very update can be within the time, bytes, energy and memory left."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from tightwire.arrays import Floats
-from tightwire.codecs.codec import Codec
-from tightwire.policies.base import Decision, Observation, Outcome
+from tightwire.policies.base import Alone, Decision, Observation, Outcome, skip
+from tightwire.policies.layers import layered
 from tightwire.policies.lines import Entropy, quantised
-from tightwire.policies.predict import predict
-from tightwire.spec import Spec
+from tightwire.policies.predict import Point, best_within, shortest_frame
 
 DENSITIES = tuple(sorted({float(f"{10 ** (tenth / 10):.3g}") for tenth in range(-40, 1)}))
 """0.0001 to 1, ten a decade, in three digits so that a codec line says exactly what was predicted."""
 
 _DOUBT = 0.25
 """Mean deviation of the link's slowness that is assumed before any upload was seen."""
+_ABOVE = 1 + 1e-9
+"""So that rounding does not make a frame longer than itself."""
 _WIDEST = 32.0
 """An outcome counts as at most so many times slower or faster than promised."""
 
@@ -42,8 +44,8 @@ class BudgetState:
     """Frame length that was predicted then, before `size` is applied."""
 
 
-class Budget(Spec):
-    """The (bits, density) of smallest expected error that meets deadline, battery and byte cap.
+class Budget(Alone):
+    """The (bits, density) of smallest expected error that meets deadline, battery, memory and byte cap.
 
     The expected error and the expected frame length of ``topk(density) | uniform(bits) | rans`` come from the
     statistics of the vector that will be encoded; the link's rate is the promised one, corrected by what
@@ -58,6 +60,9 @@ class Budget(Spec):
     """Bit widths to choose from, rising."""
     densities: tuple[Density, ...] = Field(default=DENSITIES, min_length=1)
     """Densities to choose from, rising, of at most four significant digits."""
+    layers: bool = False
+    """Whether each layer has its own bits and density: the total error is then minimised over all of them at once
+    (L-GreCo, Alimohammadi et al. 2023, arXiv 2210.17357)."""
     entropy: Entropy = "rans"
     """Entropy coder at the end of the line."""
     margin: float = Field(default=0.1, ge=0, lt=1)
@@ -89,35 +94,34 @@ class Budget(Spec):
         return BudgetState()
 
     def decide(self, state: BudgetState, observation: Observation) -> tuple[Decision, BudgetState]:
-        """The grid point of smallest expected error within all limits; of equals, that of fewest bytes."""
-        grid = predict(observation.stats, self.bits, self.densities, self.entropy)
-        planned = grid.bytes * state.size * (1 + self.slack)
-        limits = self._limits(state, observation)
-        limits["byte cap"] = np.maximum(limits["byte cap"], planned.min())
-        allowed = np.minimum.reduce(list(limits.values()))
-        fits = planned <= allowed
-        if not fits.any():
-            tightest = min(limits, key=lambda name: float(limits[name].max()))
-            return self._skip(state, tightest)
-        error = np.where(fits, grid.error, np.inf)
-        best = np.argwhere(error == error.min())
-        row, column = best[np.argmin(grid.bytes[tuple(best.T)])]
-        reason = min(limits, key=lambda name: float(limits[name][column]))
-        if grid.error[row, column] <= grid.error.min():
-            reason = "finest grid point"
-        bits, density = self.bits[row], self.densities[column]
-        expected = float(grid.bytes[row, column])
-        energy = observation.stats.norm**2
+        """The choice of smallest expected error within all limits; of equals, that of fewest bytes."""
+        stats = observation.stats
+        limits = _Limits.of(self, state, observation)
+        found = _within(self, limits)
+        if found is None:
+            shortest = shortest_frame(stats, self.bits, self.densities, self.entropy) * limits.factor
+            limits = replace(limits, cap=max(limits.cap, shortest * _ABOVE))
+            found = _within(self, limits)
+        if found is None:
+            return self._skip(state, _tightest(self, limits))
+        point, reason = found
+        line, bits, density = _line(self, point), float(self.bits[point.row]), self.densities[point.column]
+        expected, error = point.bytes, point.error
+        if self.layers and not point.free:
+            room = min(limits.by_line(line).values()) / limits.factor
+            own = layered(stats, self.bits, self.densities, self.entropy, room, point)
+            if own is not None and own.error < error and limits.allow(own.line, own.bytes):
+                line, bits, density, expected, error = own.line, own.bits, own.density, own.bytes, own.error
+        energy = stats.norm**2
+        transfer = 8 * expected * state.size * state.slowness / observation.uplink if observation.uplink else math.inf
         decision = Decision(
-            codec=quantised(bits, density, self.entropy),
-            bits=float(bits),
-            density=density,
+            codec=line,
+            bits=_digits(bits),
+            density=_digits(density),
             reason=reason,
             predicted_bytes=_digits(expected * state.size),
-            predicted_seconds=_digits(
-                observation.latency + 8 * expected * state.size * state.slowness / observation.uplink
-            ),
-            predicted_error=_digits(float(grid.error[row, column]) / energy) if energy > 0 else 0.0,
+            predicted_seconds=_digits(observation.latency + transfer),
+            predicted_error=_digits(error / energy) if energy > 0 else 0.0,
         )
         return decision, replace(state, uplink=observation.uplink, bytes=expected)
 
@@ -134,38 +138,9 @@ class Budget(Spec):
             size=self._mix(state.size, _clip(outcome.bytes / state.bytes)),
         )
 
-    def dump(self, state: BudgetState) -> dict[str, float]:
-        """The state by field."""
-        return asdict(state)
-
-    def load(self, numbers: dict[str, float]) -> BudgetState:
-        """The inverse of `dump`."""
-        return BudgetState(**numbers)
-
-    def _limits(self, state: BudgetState, observation: Observation) -> dict[str, Floats]:
-        """Bytes that each limit allows at each density, by the word for it."""
-        shape = len(self.densities)
-        values = observation.stats.size
-        limits = {
-            "deadline": np.full(shape, math.inf),
-            "battery": np.full(shape, math.inf),
-            "byte cap": np.full(shape, self.max_ratio * 4 * values),
-        }
-        if observation.joules_per_byte > 0:
-            limits["battery"][:] = observation.energy / observation.joules_per_byte
-        if observation.deadline is not None:
-            left = observation.deadline - observation.elapsed - observation.latency
-            lines = [quantised(self.bits[0], density, self.entropy) for density in self.densities]
-            passes = np.array([Codec.parse(line).passes(observation.schema) for line in lines])
-            planned = (left - passes * values * observation.codec_seconds) * (1 - self.margin)
-            pace = state.slowness + self.caution * state.deviation
-            limits["deadline"][:] = np.maximum(planned, 0) * observation.uplink / (8 * pace)
-        return limits
-
     def _skip(self, state: BudgetState, limit: str) -> tuple[Decision, BudgetState]:
         """Send nothing. Who sends nothing learns nothing, so a bad memory of the link must fade by itself."""
-        verb = "meets" if limit == "deadline" else "fits"
-        decision = Decision(codec=None, bits=0.0, density=0.0, reason=f"no codec {verb} the {limit}")
+        decision = skip(f"no codec {'meets' if limit == 'deadline' else 'fits'} the {limit}")
         if limit != "deadline":
             return decision, state
         return decision, replace(
@@ -174,6 +149,131 @@ class Budget(Spec):
 
     def _mix(self, old: float, new: float) -> float:
         return self.memory * old + (1 - self.memory) * new
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What a frame must keep within; bytes as planned, that is after `factor`."""
+
+    observation: Observation
+    factor: float
+    """Bytes that are planned for each byte that is predicted."""
+    cap: float
+    battery: float
+    left: float
+    """Seconds for encoding and sending; infinity without a deadline."""
+    pace: float
+    """Bytes a second that are planned for."""
+
+    @classmethod
+    def of(cls, budget: Budget, state: BudgetState, observation: Observation) -> "_Limits":
+        """The limits of one decision."""
+        joules = observation.energy - observation.joules_per_upload
+        battery = 0.0 if joules < 0 else math.inf
+        if joules >= 0 and observation.joules_per_byte > 0:
+            battery = joules / observation.joules_per_byte
+        left = math.inf
+        if observation.deadline is not None:
+            left = observation.deadline - observation.elapsed - observation.latency
+        pace = 8 * (state.slowness + budget.caution * state.deviation) / (1 - budget.margin)
+        return cls(
+            observation=observation,
+            factor=state.size * (1 + budget.slack),
+            cap=budget.max_ratio * 4 * observation.schema.size,
+            battery=battery,
+            left=left,
+            pace=observation.uplink / pace,
+        )
+
+    def deadline(self, encoding: float) -> float:
+        """Bytes that the deadline leaves after so many seconds of encoding."""
+        return math.inf if self.left == math.inf else max(self.left - encoding, 0.0) * self.pace
+
+    def by_line(self, line: str) -> dict[str, float]:
+        """Bytes that each limit leaves to frames of a codec line, by the word for it."""
+        seen = self.observation
+        return {
+            "deadline": self.deadline(seen.encoding(line)) if self.left < math.inf else math.inf,
+            "battery": self.battery,
+            "byte cap": self.cap,
+            "memory": math.inf if seen.memory == math.inf or seen.workspace(line) <= seen.memory else 0.0,
+        }
+
+    def allow(self, line: str, predicted: float) -> bool:
+        """Whether a frame of that predicted length keeps within all of them."""
+        return predicted * self.factor <= min(self.by_line(line).values())
+
+
+def _line(budget: Budget, point: Point) -> str:
+    return quantised(budget.bits[point.row], budget.densities[point.column], budget.entropy)
+
+
+def _within(budget: Budget, limits: _Limits) -> tuple[Point, str] | None:
+    """The best grid point and what keeps it from being better; None if none keeps within the limits."""
+    stats = limits.observation.stats
+
+    def search(allowed: Floats) -> Point | None:
+        return best_within(stats, budget.bits, budget.densities, budget.entropy, allowed / limits.factor)
+
+    for timely, memory in _allowed(budget, limits):
+        point = search(timely if memory is None else np.minimum(timely, memory))
+        if point is None:
+            continue
+        by_line = limits.by_line(_line(budget, point))
+        if point.bytes * limits.factor <= min(by_line.values()):
+            if point.free:
+                return point, "finest grid point"
+            without = None if memory is None or memory.min() > 0 else search(timely)
+            if without is not None and without.error < point.error:
+                return point, "memory"
+            return point, min(by_line, key=by_line.__getitem__)
+    return None
+
+
+def _allowed(budget: Budget, limits: _Limits) -> Iterator[tuple[Floats, Floats | None]]:
+    """Bytes that time, battery and cap leave at each density, and memory where it is looked at; more and more exactly.
+
+    Encoding time and memory are asked about as rarely as can be, for that takes longer than the search. Where they do
+    not matter, it is enough that the point that is best without them turns out to keep within them.
+    """
+    constant = np.full(len(budget.densities), min(limits.cap, limits.battery))
+    if limits.deadline(0.0) >= constant[0]:
+        yield constant, None
+    yield np.minimum(constant, _deadline(budget, limits, exact=False)), None
+    yield np.minimum(constant, _deadline(budget, limits, exact=True)), _memory(budget, limits)
+
+
+def _deadline(budget: Budget, limits: _Limits, *, exact: bool) -> Floats:
+    """Bytes that the deadline leaves at each density.
+
+    Encoding takes time in proportion to the kept values and some more: where not `exact`, the ends say what lies
+    between.
+    """
+    densities, encoding = budget.densities, limits.observation.encoding
+    if limits.left == math.inf:
+        return np.full(len(densities), math.inf)
+    asked = densities if exact else sorted({densities[0], *[d for d in densities if d < 1][-1:], densities[-1]})
+    seconds = [encoding(quantised(budget.bits[-1], density, budget.entropy)) for density in asked]
+    between = np.interp(densities, asked, seconds)
+    return np.array([limits.deadline(taken) for taken in between.tolist()])
+
+
+def _memory(budget: Budget, limits: _Limits) -> Floats:
+    """Infinity at each density whose encoding fits the device's memory, 0 where it does not."""
+    seen = limits.observation
+    lines = [quantised(budget.bits[-1], density, budget.entropy) for density in budget.densities]
+    return np.array([math.inf if seen.workspace(line) <= seen.memory else 0.0 for line in lines])
+
+
+def _tightest(budget: Budget, limits: _Limits) -> str:
+    """The limit that leaves the fewest bytes."""
+    most = {
+        "deadline": float(_deadline(budget, limits, exact=True).max()),
+        "battery": limits.battery,
+        "byte cap": limits.cap,
+        "memory": float(_memory(budget, limits).max()),
+    }
+    return min(most, key=most.__getitem__)
 
 
 def _clip(ratio: float) -> float:

@@ -26,8 +26,9 @@ def _expected_logs() -> Floats:
     return np.concatenate([[0.0], (chances * np.log2(1 + counts)).sum(axis=1)])
 
 
-LOGS = _expected_logs()
-"""The table that `spread` wants, as an argument, so that the cache of compiled code does not hold it."""
+TABLES = np.stack([_expected_logs(), np.exp(-np.arange(_STEPS * _TABLE + 1) / _STEPS)])
+"""E[log2(1 + c)] and the chance of c = 0, for c ~ Poisson(i / _STEPS); an argument of `tally`, so that the cache of
+compiled code does not hold it."""
 
 
 @numba.njit(cache=True, nogil=True)
@@ -66,52 +67,72 @@ def _hills(x):  # type: ignore[no-untyped-def]  # numba infers them
 
 
 @numba.njit(cache=True, nogil=True)
-def _vacant(rate, doubled):  # type: ignore[no-untyped-def]  # numba infers them
+def _vacant(rate, doubled, chances):  # type: ignore[no-untyped-def]  # numba infers them
     """Chance that a level stays empty, under the same binomial as in `_expected_log`."""
-    coin = doubled / rate if rate > 0 else 0.0
-    if coin < 1e-3:
-        return math.exp(-rate)
-    return math.exp(rate / coin * math.log1p(-min(coin, 0.999999)))
+    coin = doubled / rate
+    if coin > 0.5:  # hardly more than one coin
+        return math.exp(rate / coin * math.log1p(-min(coin, 0.999999)))
+    place = rate * (1 + coin * (1 / 2 + coin * (1 / 3 + coin * (1 / 4 + coin / 5)))) * _STEPS
+    at = int(place)
+    if at + 1 >= len(chances):
+        return 0.0
+    return chances[at] + (place - at) * (chances[at + 1] - chances[at])
 
 
 @numba.njit(cache=True, nogil=True)
-def spread(start, end, mass, levels, doubled, totals, table):  # type: ignore[no-untyped-def]  # likewise
-    """Add `mass` values uniform on [start, end], in steps of the quantiser, to the levels.
+def variance(start, end, last):  # type: ignore[no-untyped-def]  # numba infers them
+    """Mean variance of rounding values uniform on [start, end], in steps, clipped to the levels 0 .. last."""
+    start = min(max(start, 0.0), last)
+    end = min(max(end, 0.0), last)
+    width = end - start
+    floor = math.floor(start)
+    if end <= floor + 1:
+        part = (start + end) / 2 - floor
+        return part * (1 - part) - width * width / 12
+    return (_hills(end) - _hills(start)) / width
 
-    The totals are the variance of rounding in square steps, the sum of E[c log2 c] over the levels, and the
-    number of levels that are empty.
-    """
+
+@numba.njit(cache=True, nogil=True)
+def spread(start, end, mass, levels, doubled):  # type: ignore[no-untyped-def]  # numba infers them
+    """Add `mass` values uniform on [start, end], in steps, to the levels: sums of chances and of their squares."""
     last = len(levels) - 1
     start = min(max(start, 0.0), float(last))
     end = min(max(end, 0.0), float(last))
-    width = end - start
-    narrow = width < 1e-7
-    if narrow:
-        part = start - math.floor(start)
-        totals[0] += mass * part * (1 - part)
-    else:
-        totals[0] += mass * (_hills(end) - _hills(start)) / width
-    inside = -1.0
-    gain = 0.0
-    for level in range(int(start), min(math.ceil(end), last) + 1):
-        within = level - 1 >= start and level + 1 <= end
-        if within and inside > 0:
-            chance = inside
-        elif narrow:
-            chance = max(1 - abs(start - level), 0.0)
-        else:
-            chance = (_hat(end - level) - _hat(start - level)) / width
-        rate, double = levels[level], doubled[level]
-        levels[level] = rate + mass * chance
-        doubled[level] = double + mass * chance * chance
-        if rate > 0 or not within:
-            totals[1] -= _expected_log(rate, double, table)
-            totals[1] += _expected_log(levels[level], doubled[level], table)
-            totals[2] += _vacant(levels[level], doubled[level]) - _vacant(rate, double)
+    first = int(start)
+    if end <= first + 1:
+        beyond = (start + end) / 2 - first
+        levels[first] += mass * (1 - beyond)
+        doubled[first] += mass * (1 - beyond) * (1 - beyond)
+        if beyond > 0:
+            levels[first + 1] += mass * beyond
+            doubled[first + 1] += mass * beyond * beyond
+        return
+    inside = 1 / (end - start)
+    for level in range(first, min(math.ceil(end), last) + 1):
+        if level - 1 >= start and level + 1 <= end:
+            levels[level] += mass * inside
+            doubled[level] += mass * inside * inside
             continue
-        if inside < 0:
-            inside = chance
-            gain = _expected_log(levels[level], doubled[level], table)
-            loss = 1 - _vacant(levels[level], doubled[level])
-        totals[1] += gain
-        totals[2] -= loss
+        chance = (_hat(end - level) - _hat(start - level)) * inside
+        levels[level] += mass * chance
+        doubled[level] += mass * chance * chance
+
+
+@numba.njit(cache=True, nogil=True)
+def tally(levels, doubled, table):  # type: ignore[no-untyped-def]  # numba infers them
+    """Sum of E[c log2 c] over the levels, and how many of them are expected to occur.
+
+    Levels that got the same as the one before them, as most do within a cell wide in steps, cost next to nothing.
+    """
+    logs = occupied = 0.0
+    before = twice = -1.0
+    gain = present = 0.0
+    for level in range(len(levels)):
+        rate = levels[level]
+        if rate != before or doubled[level] != twice:
+            before, twice = rate, doubled[level]
+            gain = _expected_log(rate, twice, table[0])
+            present = 1 - _vacant(rate, twice, table[1]) if rate > 0 else 0.0
+        logs += gain
+        occupied += present
+    return logs, occupied

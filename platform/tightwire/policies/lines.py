@@ -1,18 +1,21 @@
 """Codec lines as policies write and describe them."""
 
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
 from tightwire.codecs.codec import Codec
 from tightwire.errors import CodecError
-from tightwire.policies.base import Decision, Observation
+from tightwire.policies.base import Decision, NoState, Observation
+
+__all__ = ["CodecLine", "Entropy", "NoState", "constant", "quantised"]
 
 Entropy = Literal["rans", "none"]
 """Entropy coders that a chain can end in."""
 
 
+@lru_cache(maxsize=65536)
 def quantised(bits: int, density: float, entropy: Entropy) -> str:
     """The line ``topk(density) | uniform(bits) | entropy``, without the stages that would do nothing."""
     stages = [f"uniform({bits})"]
@@ -38,8 +41,3 @@ def _canonical(line: str) -> str:
 
 CodecLine = Annotated[str, AfterValidator(_canonical)]
 """A codec line in an experiment file; it parses, and is kept as the codec prints itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoState:
-    """The state of a policy that remembers nothing."""

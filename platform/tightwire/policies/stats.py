@@ -1,13 +1,15 @@
 """Magnitude statistics of an update: what a policy knows of the vector that is about to be encoded.
 
-Per tensor, a histogram of |x| over cells taken from the float's own bits (exponent and the first mantissa
-bits), so that a cell is at most 1/16 wide relative to its values whatever the update's scale. Each cell keeps
-the count, the sum and the sum of squares of its magnitudes, by sign; with these three moments energies are
-exact, and thresholds far better than a cell's width.
+Per tensor, a histogram of |x| over cells taken from the float's own bits (exponent and the first mantissa bits), so
+that a cell is at most 1/4 wide relative to its values whatever the update's scale. Each cell keeps the count, the sum
+and the sum of squares of its magnitudes, by sign; with these three moments energies are exact, and thresholds far
+better than a cell's width. Sums are of integers, the mantissa bits that cells do not tell apart, so that they are the
+same in any order.
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -17,77 +19,173 @@ import numpy as np
 from tightwire.arrays import Flat, Floats, Ints
 from tightwire.wire.schema import Schema
 
-MANTISSA_BITS = 4
-"""Mantissa bits that tell cells apart: 16 cells an octave."""
-OCTAVES = 24
+MANTISSA_BITS = 2
+"""Mantissa bits that tell cells apart: 4 cells an octave."""
+OCTAVES = 16
 """Octaves below a tensor's largest magnitude that are told apart; what is smaller shares one last cell. A
-value there has at most 2**-46 of the largest one's energy."""
+value there has at most 2**-30 of the largest one's energy."""
 CELLS = (OCTAVES << MANTISSA_BITS) + 1
 """Cells of one sign of one tensor, the last one included."""
 
 _SHIFT = 23 - MANTISSA_BITS
 _MAGNITUDE = 0x7FFFFFFF
+_ONE = 1 << 40
+"""A count of one, in a number whose lower bits hold a sum."""
+_CHUNK = 1 << (40 - _SHIFT)
+"""Values after which such a number must be emptied."""
 
-Histogram: TypeAlias = tuple[Floats, Floats, Ints, Floats, Floats]
-"""Lowest and highest value, shape (tensors,); then count, sum of magnitudes and sum of squares of each cell,
-shape (tensors, 2 * CELLS)."""
-Kernel: TypeAlias = Callable[[Flat, Ints], Histogram]
+_UNITS = np.ldexp(1.0, np.arange(256) - 150)
+"""What the last mantissa bit is worth, by exponent."""
+
+Histogram: TypeAlias = tuple[Floats, Floats, Floats, Ints, Ints, Ints, Floats, Floats]
+"""`low`, `high`, `energy`, `starts`, `cells`, `counts`, `sums` and `squares` of `UpdateStats`."""
 
 
 def histogram_numpy(update: Flat, bounds: Ints) -> Histogram:
-    """The plain twin of `histogram`, the same bit for bit; both sum in the order of the values.
+    """The plain twin of `histogram`, the same bit for bit.
 
     Args:
         update: Finite float32 values, shape (values,).
         bounds: First value of each tensor and the end of the last, shape (tensors + 1,); no tensor is empty.
     """
-    tensors = len(bounds) - 1
-    bits = update.view(np.int32)
-    keys = (bits & _MAGNITUDE).astype(np.int64) >> _SHIFT
-    top = np.repeat(np.maximum.reduceat(keys, bounds[:-1]), np.diff(bounds))
-    cells = 2 * np.minimum(top - keys, CELLS - 1) + (bits < 0)
-    cells += 2 * CELLS * np.repeat(np.arange(tensors), np.diff(bounds))
-    magnitudes = np.abs(update).astype(np.float64)
-    shape, length = (tensors, 2 * CELLS), tensors * 2 * CELLS
+    low, high, energy, starts = [], [], [], [0]
+    parts: list[tuple[Ints, Ints, Floats, Floats]] = []
+    for start, end in pairwise(bounds):
+        values = update[start:end]
+        bits = values.view(np.int32).astype(np.int64)
+        keys = (bits & _MAGNITUDE) >> _SHIFT
+        below = np.minimum(keys.max() - keys, CELLS - 1)
+        cells, place, counts = np.unique(2 * below + (bits < 0), return_inverse=True, return_counts=True)
+        rest = (bits & ((1 << _SHIFT) - 1)).astype(object)  # integers of Python do not overflow
+        first, second = np.zeros(len(cells), object), np.zeros(len(cells), object)
+        np.add.at(first, place, rest)
+        np.add.at(second, place, rest * rest)
+        sums, squares = np.zeros(len(cells)), np.zeros(len(cells))
+        for at, cell in enumerate(cells):
+            if cell >> 1 == CELLS - 1:
+                small = np.abs(values[place == at]).astype(np.float64)
+                sums[at], squares[at] = np.cumsum(small)[-1], np.cumsum(small * small)[-1]
+            else:
+                key = int(keys.max() - (cell >> 1))
+                sums[at], squares[at] = _moments(key, int(counts[at]), int(first[at]), float(second[at]))
+        parts.append((cells, counts, sums, squares))
+        starts.append(starts[-1] + len(cells))
+        energy.append(np.cumsum(squares)[-1])
+        low.append(values.min())
+        high.append(values.max())
+    cells, counts, sums, squares = (np.concatenate(list(column)) for column in zip(*parts, strict=True))
     return (
-        np.minimum.reduceat(update, bounds[:-1]).astype(np.float64),
-        np.maximum.reduceat(update, bounds[:-1]).astype(np.float64),
-        np.bincount(cells, minlength=length).astype(np.int64).reshape(shape),
-        np.bincount(cells, magnitudes, length).astype(np.float64).reshape(shape),
-        np.bincount(cells, magnitudes * magnitudes, length).astype(np.float64).reshape(shape),
+        np.array(low, np.float64),
+        np.array(high, np.float64),
+        np.array(energy, np.float64),
+        np.array(starts, np.int64),
+        cells.astype(np.int64),
+        counts.astype(np.int64),
+        sums,
+        squares,
     )
 
 
-def _histogram(update: Flat, bounds: Ints) -> Histogram:
+def _moments_of(key: int, count: int, first: int, second: float) -> tuple[float, float]:
+    """Sum and sum of squares of the magnitudes of a cell.
+
+    Args:
+        key: Exponent and first mantissa bits that its values share.
+        count: Its values.
+        first: Sum of their other mantissa bits.
+        second: Sum of the squares of these.
+    """
+    exponent = key >> MANTISSA_BITS
+    base = (key & ((1 << MANTISSA_BITS) - 1)) << _SHIFT
+    if exponent > 0:
+        base += 1 << 23
+    unit = _UNITS[max(exponent, 1)]
+    total = float(count * base + first)
+    return total * unit, (float(base) * (float(count) * float(base) + 2.0 * float(first)) + second) * unit * unit
+
+
+_moments = numba.njit(cache=True)(_moments_of)
+
+
+@numba.njit(cache=True, nogil=True)
+def _ends(bits):  # type: ignore[no-untyped-def]  # numba infers them
+    """Smallest and largest value, by integers alone, which compilers take many at once."""
+    above = highest = bits[0]
+    unsigned = bits.view(np.uint32)
+    below = lowest = unsigned[0]
+    for i in range(bits.size):
+        above = min(above, bits[i])
+        highest = max(highest, bits[i])
+    for i in range(bits.size):
+        below = min(below, unsigned[i])
+        lowest = max(lowest, unsigned[i])
+    signs = np.array([below, lowest, np.uint32(above), np.uint32(highest)], np.uint32).view(np.float32)
+    return (signs[1] if lowest >> 31 else signs[0]), (signs[3] if highest >= 0 else signs[2])
+
+
+@numba.njit(cache=True, nogil=True)
+def histogram(update, bounds):  # type: ignore[no-untyped-def]  # numba infers them
+    """`histogram_numpy`, compiled; two passes over each tensor."""
     tensors = len(bounds) - 1
-    bits = update.view(np.int32)
-    low = np.empty(tensors)
-    high = np.empty(tensors)
-    counts = np.zeros((tensors, 2 * CELLS), np.int64)
-    sums = np.zeros((tensors, 2 * CELLS))
-    squares = np.zeros((tensors, 2 * CELLS))
+    low, high, energy = np.empty(tensors), np.empty(tensors), np.zeros(tensors)
+    starts = np.zeros(tensors + 1, np.int64)
+    room = 0
     for tensor in range(tensors):
-        start, end = bounds[tensor], bounds[tensor + 1]
-        least = most = update[start]
-        for i in range(start, end):
-            least = min(least, update[i])
-            most = max(most, update[i])
-        low[tensor], high[tensor] = least, most
-        top = np.int64(0)
-        for i in range(start, end):
-            top = max(top, np.int64(bits[i] & _MAGNITUDE) >> _SHIFT)
-        for i in range(start, end):
-            below = top - (np.int64(bits[i] & _MAGNITUDE) >> _SHIFT)
-            cell = 2 * (below if below < CELLS else CELLS - 1) + (1 if bits[i] < 0 else 0)
-            magnitude = np.float64(np.abs(update[i]))
-            counts[tensor, cell] += 1
-            sums[tensor, cell] += magnitude
-            squares[tensor, cell] += magnitude * magnitude
-    return low, high, counts, sums, squares
-
-
-histogram: Kernel = numba.njit(cache=True)(_histogram)
-"""`histogram_numpy` in one pass over each tensor, compiled."""
+        room += min(2 * CELLS, bounds[tensor + 1] - bounds[tensor])
+    cells, counts = np.empty(room, np.int64), np.empty(room, np.int64)
+    sums, squares = np.empty(room), np.empty(room)
+    packed = np.zeros(4 * CELLS, np.int64)
+    number, first, second = np.zeros(2 * CELLS, np.int64), np.zeros(2 * CELLS, np.int64), np.zeros(2 * CELLS)
+    mask = np.uint32((1 << _SHIFT) - 1)
+    at = 0
+    for tensor in range(tensors):
+        values = update[bounds[tensor] : bounds[tensor + 1]]
+        bits = values.view(np.int32)
+        low[tensor], high[tensor] = _ends(bits)
+        widest = np.array([max(-low[tensor], high[tensor])], np.float32).view(np.uint32)[0]
+        top = np.int64(widest & np.uint32(_MAGNITUDE)) >> _SHIFT
+        used = 2 * min(int(top) + 1, CELLS)
+        small_counts = np.zeros(2, np.int64)
+        small = np.zeros((2, 2))
+        for begin in range(0, values.size, _CHUNK):
+            for i in range(begin, min(begin + _CHUNK, values.size)):
+                word = np.uint32(bits[i])
+                sign = np.int64(word >> np.uint32(31))
+                below = top - np.int64((word & np.uint32(_MAGNITUDE)) >> np.uint32(_SHIFT))
+                if below < CELLS - 1:
+                    rest = np.int64(word & mask)
+                    place = 4 * below + 2 * sign
+                    packed[place] += _ONE + rest
+                    packed[place + 1] += rest * rest
+                    continue
+                small_counts[sign] += 1
+                if values[i] != 0:
+                    magnitude = np.float64(np.abs(values[i]))
+                    small[0, sign] += magnitude
+                    small[1, sign] += magnitude * magnitude
+            for cell in range(used):
+                if packed[2 * cell]:
+                    number[cell] += packed[2 * cell] >> 40
+                    first[cell] += packed[2 * cell] & (_ONE - 1)
+                    second[cell] += np.float64(packed[2 * cell + 1])
+                    packed[2 * cell] = packed[2 * cell + 1] = 0
+        for cell in range(used):
+            if cell >= 2 * (CELLS - 1):
+                if small_counts[cell & 1] == 0:
+                    continue
+                counts[at], sums[at], squares[at] = small_counts[cell & 1], small[0, cell & 1], small[1, cell & 1]
+            elif number[cell]:
+                counts[at] = number[cell]
+                sums[at], squares[at] = _moments(int(top - (cell >> 1)), number[cell], first[cell], second[cell])
+                number[cell] = first[cell] = 0
+                second[cell] = 0.0
+            else:
+                continue
+            cells[at] = cell
+            energy[tensor] += squares[at]
+            at += 1
+        starts[tensor + 1] = at
+    return low, high, energy, starts, cells[:at], counts[:at], sums[:at], squares[:at]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,25 +233,8 @@ class UpdateStats:
         """
         if update.shape != (schema.size,):
             raise ValueError(f"an update of this schema has shape ({schema.size},), got {update.shape}")
-        sizes = np.array([tensor.size for tensor in schema.tensors if tensor.size], np.int64)
-        bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        low, high, counts, sums, squares = histogram(np.ascontiguousarray(update, np.float32), bounds)
-        tensor, cells = np.nonzero(counts)
-        starts = np.searchsorted(tensor, np.arange(len(bounds))).astype(np.int64)
-        squares = squares[tensor, cells]
-        energy = np.array([_total(squares[start:end]) for start, end in pairwise(starts)], np.float64)
-        return cls(
-            schema=schema,
-            sizes=np.diff(bounds),
-            low=low,
-            high=high,
-            energy=energy,
-            starts=starts,
-            cells=cells.astype(np.int64),
-            counts=counts[tensor, cells],
-            sums=sums[tensor, cells],
-            squares=squares,
-        )
+        sizes, bounds = _bounds(schema)
+        return cls(schema, sizes, *histogram(np.ascontiguousarray(update, np.float32), bounds))
 
     @property
     def size(self) -> int:
@@ -163,9 +244,11 @@ class UpdateStats:
     @property
     def norm(self) -> float:
         """Euclidean norm of the whole update."""
-        return float(np.sqrt(_total(self.energy)))
+        return math.sqrt(sum(self.energy.tolist()))
 
 
-def _total(values: Floats) -> float:
-    """Sum from first to last, which no machine reorders."""
-    return float(np.cumsum(values)[-1]) if len(values) else 0.0
+@lru_cache(maxsize=64)
+def _bounds(schema: Schema) -> tuple[Ints, Ints]:
+    """Sizes of the tensors that are not empty; the first value of each, and the end of the last."""
+    sizes = np.array([tensor.size for tensor in schema.tensors if tensor.size], np.int64)
+    return sizes, np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that colour-blind people tell apart (Okabe and Ito 2008, Color Universal Design)."""
 
-SECTIONS = ("codes", "plain", "indices", "scales", "tables", "header", "check")
+SECTIONS = ("codes", "plain", "indices", "scales", "tables", "header", "check", "partial")
 """The parts of a frame, in the order in which they are stacked."""
 
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, fields
 
-SECTIONS = ("header", "scales", "indices", "tables", "codes", "plain", "check")
-"""All parts of a frame. Every byte belongs to just one of them."""
+SECTIONS = ("header", "scales", "indices", "tables", "codes", "plain", "check", "partial")
+"""All parts of a frame, and what was sent of one that never got through. Every byte belongs to just one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,13 @@ class Sections:
     """Values of small tensors, which are sent as they are."""
     check: int = 0
     """The checksum."""
+    partial: int = 0
+    """Bytes of a frame that was cut short on its way; nothing else of it is booked."""
 
     @property
     def total(self) -> int:
         """Sum of all sections."""
-        return self.header + self.scales + self.indices + self.tables + self.codes + self.plain + self.check
+        return sum(getattr(self, name) for name in SECTIONS)
 
     def __add__(self, other: "Sections") -> "Sections":
         return Sections(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Sections)))
