@@ -86,6 +86,47 @@ def capture(
 
 
 @app.command()
+def study(
+    file: Annotated[
+        Path | None, typer.Argument(help="Study file (YAML); not needed with --resume.", show_default=False)
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="So many seeds, in place of what the file says.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trials at once; by default as many as fit.")] = None,
+    in_process: Annotated[bool, typer.Option("--in-process", help="One trial after another, without Ray.")] = False,
+    set_: Set = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Its folder; by default studies/NAME.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="Go on with a study: its folder, or its name below studies/.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Join the Ray cluster at this address; by default RAY_ADDRESS, or none."),
+    ] = None,
+) -> None:
+    """Run many experiments on one question, with one report; exit code 1 if a trial failed."""
+    from tightwire_pipelines.study import StudyRequest, start_study
+
+    request = StudyRequest(file, tuple(set_ or ()), seeds, workers, in_process, out, resume, address)
+    code = start_study(request, Console(stderr=True)).code
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs or studies, or MLflow run ids.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.")] = Path("report"),
+    target: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Accuracy at which costs are compared.")
+    ] = None,
+) -> None:
+    """Build a study's report for runs that exist."""
+    from tightwire_pipelines.report import report_runs
+
+    typer.echo(report_runs(runs, out, target, Console(stderr=True)))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of experiment files, for editors."""
     from tightwire.config import Experiment
@@ -95,24 +136,31 @@ def schema() -> None:
 
 @app.command()
 def sync(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, or a study's.", show_default=False)],
 ) -> None:
-    """Send to MLflow what a run could not send while the tracking server was away."""
-    from tightwire.tracking.mlflow import sync as send
+    """Send to MLflow what a run, or a study, could not send while the tracking server was away."""
+    if (folder / "study.yaml").is_file():
+        from tightwire.studies.tracked import sync_study as send
+    else:
+        from tightwire.tracking.mlflow import sync as send
 
     sys.stdout.write(send(folder) + "\n")
 
 
-def _add_codec_commands() -> None:
+def _add_groups() -> None:
     from tightwire_pipelines.codec import app as codec
+    from tightwire_pipelines.device import app as device
+    from tightwire_pipelines.policy import app as policy
 
-    app.add_typer(codec, name="codec", help="List the codecs, and measure them on data.")
+    app.add_typer(codec, name="codec", help="List the codecs, measure, draw and check them.")
+    app.add_typer(policy, name="policy", help="List the policies, and check one of your own.")
+    app.add_typer(device, name="device", help="List the device tiers, and show where their numbers come from.")
 
 
 def main() -> None:
     """Entry point: errors that are somebody's to mend are one line and an exit code, 2 for bad input."""
     sys.path.append(str(Path.cwd()))  # where the user's own models are looked for, as `python -m` does
-    _add_codec_commands()
+    _add_groups()
     try:
         app()
     except TightwireError as error:
