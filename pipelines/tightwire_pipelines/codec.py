@@ -1,13 +1,10 @@
 """`tightwire codec`: the stages there are, and what a line of them costs and loses."""
 
-import importlib
 import inspect
 import json
 import re
-import sys
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import reduce
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +28,7 @@ from tightwire.errors import CodecError, DataError
 from tightwire.keys import generator
 from tightwire.wire.ledger import SECTIONS
 from tightwire_pipelines.capture import load_update
+from tightwire_pipelines.imported import TARGET, imported, said
 
 app = typer.Typer(help="List codec stages and measure codec lines.", no_args_is_help=True)
 
@@ -119,7 +117,7 @@ def check_stage(
     """Run the conformance suite on a stage of your own, or on any codec line; exit code 1 if a check fails."""
     with ExitStack() as stack:
         line = target
-        if _TARGET.fullmatch(target):
+        if TARGET.fullmatch(target):
             stage = _imported(target)
             stack.enter_context(registered(type(stage)))
             line = str(stage) if "reals" in stage.takes else f"uniform(4) | {stage}"
@@ -147,19 +145,9 @@ def check_stage(
         raise typer.Exit(1)
 
 
-_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-
-
 def _imported(target: str) -> Stage:
     """The stage that `target` names, or the one that its class gives as an example."""
-    where, _, name = target.partition(":")
-    sys.path.insert(0, str(Path.cwd()))  # a stage under development is rarely installed
-    try:
-        found: object = reduce(getattr, name.split("."), importlib.import_module(where))
-    except (Exception, SystemExit) as error:  # a script that ends itself must not end this one in silence
-        raise CodecError(f"{target} cannot be imported: {_said(error)}") from None
-    finally:
-        sys.path.pop(0)
+    found = imported(target, CodecError)
     if isinstance(found, type) and issubclass(found, Stage):
         missing = [
             name
@@ -174,18 +162,13 @@ def _imported(target: str) -> Stage:
             with registered(found):
                 stage = example(found)
         except Exception as error:
-            raise CodecError(f"{target} gives the example {found.example!r}, which is none: {_said(error)}") from None
+            raise CodecError(f"{target} gives the example {found.example!r}, which is none: {said(error)}") from None
         if type(stage) is not found:
             raise CodecError(f"{target} gives the example {found.example!r}, which is the stage {stage.name!r}")
         return stage
     if not isinstance(found, Stage):
         raise CodecError(f"{target} must be a tightwire.codecs.stage.Stage or a subclass, got {type(found).__name__}")
     return found
-
-
-def _said(error: BaseException) -> str:
-    """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _values(gaussian: int | None, laplace: int | None, path: Path | None) -> Flat:

@@ -1,13 +1,8 @@
 """`tightwire policy`: the policies there are, and whether one of your own holds to what all must."""
 
-import importlib
 import inspect
 import json
-import re
-import sys
 from dataclasses import asdict
-from functools import reduce
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,10 +16,9 @@ from tightwire.errors import ConfigError
 from tightwire.policies.base import Alone
 from tightwire.policies.conformance import Subject, verdicts
 from tightwire.policies.registry import name_of, policies
+from tightwire_pipelines.imported import TARGET, imported, said
 
 app = typer.Typer(help="List policies and check one of your own.", no_args_is_help=True)
-
-_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 @app.command("list")
@@ -56,7 +50,7 @@ def check_policy(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run the conformance suite on a policy of your own, or on one of the library's; exit code 1 if a check fails."""
-    policy = _imported(target) if _TARGET.fullmatch(target) else _named(target)
+    policy = _imported(target) if TARGET.fullmatch(target) else _named(target)
     results = verdicts(Subject(policy))
     failed = [result for result in results if result.failure]
     if as_json:
@@ -88,26 +82,14 @@ def _named(settings: str) -> Any:
 
 def _imported(target: str) -> Any:
     """The policy that `target` names, or its class with default settings."""
-    where, _, name = target.partition(":")
-    sys.path.insert(0, str(Path.cwd()))  # a policy under development is rarely installed
-    try:
-        found: object = reduce(getattr, name.split("."), importlib.import_module(where))
-    except (Exception, SystemExit) as error:  # a script that ends itself must not end this one in silence
-        raise ConfigError(f"{target} cannot be imported: {_said(error)}") from None
-    finally:
-        sys.path.pop(0)
+    found = imported(target, ConfigError)
     if isinstance(found, type) and issubclass(found, Alone):
         name_of(found)
         try:
             return found()
         except ValidationError as error:
-            raise ConfigError(f"{target} has no default settings; name an instance instead ({_said(error)})") from None
+            raise ConfigError(f"{target} has no default settings; name an instance instead ({said(error)})") from None
     if not isinstance(found, Alone):
         kind = getattr(found, "__name__", type(found).__name__)
         raise ConfigError(f"{target} must be a subclass of tightwire.policies.base.Alone or an instance, got {kind}")
     return found
-
-
-def _said(error: BaseException) -> str:
-    """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())

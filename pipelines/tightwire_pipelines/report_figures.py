@@ -202,10 +202,10 @@ def row_range(chart: RowChart) -> tuple[float, float]:
         return (min(values) / 1.3, max(values) * 1.3)
     ends = [end for row in chart.rows for mark in row.marks for end in (mark.low, mark.high) if not math.isnan(end)]
     values += [0.0] if chart.zero else []
-    span = max(max(values) - min(values), 1e-9)
+    span = max(values) - min(values)
     low = max(min([*values, *ends]), min(values) - 1.5 * span)
     high = min(max([*values, *ends]), max(values) + 1.5 * span)
-    room = 0.05 * max(high - low, 1e-9)
+    room = 0.05 * (high - low) or max(abs(high), 1.0)  # one value alone: around it, or around zero
     return (low - room, high + room)
 
 

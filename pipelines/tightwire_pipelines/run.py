@@ -3,13 +3,10 @@
 import functools
 import math
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from rich.console import Console
 from rich.table import Table
@@ -23,10 +20,12 @@ from tightwire.simulation import Ended, Parts, Simulation
 from tightwire.tracking.base import NullTracker, RunInfo, Tracker
 from tightwire.tracking.environment import environment_tags
 from tightwire.tracking.folder import LATEST, RunFolder, check_latest, point_latest
+from tightwire_pipelines.interrupts import Interrupts
 from tightwire_pipelines.live import Live
 from tightwire_pipelines.units import clock, joules, megabytes, times
 
 RUNS = Path("runs")
+STOPPING = "stopping after this round, with a checkpoint; press Ctrl-C again to break off"
 RESUMABLE = ("hosts", "checkpoints", "tracking", "rounds")
 """What may differ between a run and its resumption: nothing of it changes a round that has been run."""
 
@@ -65,7 +64,11 @@ def start(request: Request, console: Console, *, quiet: bool) -> tuple[Ended, Ru
     if not quiet:
         where = "in this process" if request.in_process else "on Ray"
         console.print(f"[bold]{folder.name}[/] {where}: {describe(config)}", highlight=False, soft_wrap=True)
-    with _refusable(folder, begun, new=request.resume is None), _Interrupts(live) as stopping, live.shown():
+    with (
+        _refusable(folder, begun, new=request.resume is None),
+        Interrupts(live.note, STOPPING) as stopping,
+        live.shown(),
+    ):
         if request.in_process:
             pool = InProcessPool(parts.runner())
             ended = Simulation(parts, folder, pool, tracker(), live).run(info, stopping)
@@ -159,38 +162,6 @@ def _tracker(config: Experiment) -> Callable[[], Tracker]:
     from tightwire.tracking.mlflow import MlflowTracker, default_uri
 
     return functools.partial(MlflowTracker, default_uri(), config.tracking.experiment)
-
-
-class _Interrupts:
-    """Within its block the first Ctrl-C, or SIGTERM, asks for an orderly end; the second one breaks off."""
-
-    def __init__(self, live: Live) -> None:
-        self._live = live
-        self._asked = threading.Event()
-        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __enter__(self) -> Self:
-        self.install()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def __call__(self) -> bool:
-        """Whether an end was asked for."""
-        return self._asked.is_set()
-
-    def install(self) -> None:
-        """Take the signals over, again if need be: Ray takes SIGTERM for itself when it connects."""
-        for number in self._before:
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: object) -> None:  # noqa: ARG002 - the signal module's signature
-        if self._asked.is_set():
-            raise KeyboardInterrupt
-        self._asked.set()
-        self._live.note("stopping after this round, with a checkpoint; press Ctrl-C again to break off")
 
 
 def _report(ended: Ended, folder: RunFolder, console: Console, *, quiet: bool) -> None:

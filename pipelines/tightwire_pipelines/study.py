@@ -1,12 +1,9 @@
 """Studies: many runs of one question, side by side, with one report."""
 
 import os
-import signal
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 from rich.console import Console
 from rich.table import Table
@@ -22,10 +19,12 @@ from tightwire.studies.statistics import Interval, interval
 from tightwire.studies.trial import run_here
 from tightwire.tracking.folder import RunFolder
 from tightwire.tracking.outbox import RunStatus
+from tightwire_pipelines.interrupts import Interrupts
 from tightwire_pipelines.study_live import StudyLive
 from tightwire_pipelines.units import clock, megabytes
 
 STUDIES = Path("studies")
+STOPPING = "stopping: the trials under way end after their round, with a checkpoint; Ctrl-C breaks off"
 INTERRUPTED = 130
 """Exit code of a study that was stopped, by the shell's convention."""
 
@@ -138,7 +137,7 @@ def _run(
     became: RunStatus = "failed"
     try:
         watcher = _Both(live, recorder)
-        with _Interrupts(live) as stopping, live.shown():
+        with Interrupts(live.note, STOPPING) as stopping, live.shown():
             if names and request.in_process:
                 run_here(folder.path, names, watcher, stopping)
             elif names:
@@ -206,38 +205,6 @@ class _Both:
         """See `tightwire.studies.trial.Watcher`."""
         self._live.ended(trial)
         self._recorder.ended(trial)
-
-
-class _Interrupts:
-    """Within its block the first Ctrl-C, or SIGTERM, asks for an orderly end; the second one breaks off."""
-
-    def __init__(self, live: StudyLive) -> None:
-        self._live = live
-        self._asked = threading.Event()
-        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __enter__(self) -> Self:
-        self.install()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def __call__(self) -> bool:
-        """Whether an end was asked for."""
-        return self._asked.is_set()
-
-    def install(self) -> None:
-        """Take the signals over, again if need be: Ray takes SIGTERM for itself when it connects."""
-        for number in self._before:
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: object) -> None:  # noqa: ARG002 - the signal module's signature
-        if self._asked.is_set():
-            raise KeyboardInterrupt
-        self._asked.set()
-        self._live.note("stopping: the trials under way end after their round, with a checkpoint; Ctrl-C breaks off")
 
 
 def _count(folder: StudyFolder, planned: Plan) -> StudyEnded:

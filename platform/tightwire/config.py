@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from tightwire import trees
 from tightwire.codecs.codec import Codec
 from tightwire.codecs.feedback import Classic, Dgc, Ef21, Feedback, Forget
 from tightwire.devices.availability import Always, AnyAvailability
@@ -205,13 +206,14 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         ConfigError: The file cannot be read, is not YAML, or does not describe an experiment.
     """
-    return override({} if path is None else _read(path), overrides)
+    return override({} if path is None else trees.read(path, "experiment"), overrides)
 
 
 def override(tree: dict[str, Any], overrides: Sequence[str]) -> Experiment:
     """Apply overrides to an experiment given as plain mappings, in place, and validate it; see `load`."""
     for text in overrides:
-        _apply(tree, text)
+        keys, value = trees.override(text)
+        trees.assign(tree, keys, value, text=f"--set {text}")
     return parse(tree)
 
 
@@ -243,48 +245,6 @@ def _leaves(node: object, prefix: str) -> Iterator[tuple[str, str]]:
             yield from _leaves(child, f"{prefix}.{name}" if prefix else name)
     else:
         yield prefix, str(node)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); give the path of a YAML experiment file"
-        ) from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text; give the path of a YAML experiment file") from None
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds a {type(tree).__name__} at its top; it should hold `key: value` lines")
-    return tree
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    keys, equals, text = override.partition("=")
-    path = keys.strip().split(".")
-    if not equals or not all(path):
-        raise ConfigError(f"--set {override}: should be key=value, such as training.lr=0.1")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: the value {text!r} is not valid YAML") from None
-    node = tree
-    for name in path[:-1]:
-        child = node.get(name)
-        if child is None:
-            child = node[name] = {}
-        if not isinstance(child, dict):
-            raise ConfigError(f"--set {override}: {name} is the value {child!r}, which has no keys below it")
-        node = child
-    if path[-1] == "name" and len(path) > 1 and node.get("name") != value:
-        node.clear()
-    node[path[-1]] = value
 
 
 def _explain(error: ValidationError) -> str:

@@ -18,6 +18,7 @@ from tightwire.arrays import AnyArray, Flat, Floats
 from tightwire.codecs.codec import Codec, decode, decode_add
 from tightwire.codecs.stage import Plane
 from tightwire.errors import CodecError, FrameError, TightwireError
+from tightwire.kit import Verdict, judged
 from tightwire.wire.checksum import checksum
 from tightwire.wire.frame import unseal
 from tightwire.wire.ledger import SECTIONS
@@ -346,28 +347,6 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One check's result."""
-
-    check: str
-    says: str
-    """What the check is about."""
-    failure: str
-    """What was found; empty if it holds."""
-
-
 def verdicts(subject: Subject) -> list[Verdict]:
-    """Run every check; none stops the others. Whatever a codec raises is a failure of the check it is raised in."""
-    results = []
-    for check in CHECKS:
-        failure = ""
-        try:
-            check(subject)
-        except ConformanceError as error:
-            failure = str(error)
-        except Exception as error:
-            failure = f"raised {type(error).__name__}: {error}"
-        says = (check.__doc__ or "").strip().splitlines()[0]
-        results.append(Verdict(check.__name__.replace("_", " "), says, failure))
-    return results
+    """Run every check on a subject."""
+    return judged(CHECKS, subject, ConformanceError)

@@ -15,6 +15,7 @@ import numpy as np
 from tightwire.arrays import Flat
 from tightwire.codecs.codec import Codec
 from tightwire.errors import TightwireError
+from tightwire.kit import Verdict, judged
 from tightwire.policies.base import (
     NOTHING,
     Closed,
@@ -302,28 +303,6 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One check's result."""
-
-    check: str
-    says: str
-    """What the check is about."""
-    failure: str
-    """What was found; empty if it holds."""
-
-
 def verdicts(subject: Subject) -> list[Verdict]:
-    """Run every check; none stops the others. Whatever a policy raises is a failure of the check it is raised in."""
-    results = []
-    for check in CHECKS:
-        failure = ""
-        try:
-            check(subject)
-        except PolicyError as error:
-            failure = str(error)
-        except Exception as error:
-            failure = f"raised {type(error).__name__}: {error}"
-        says = (check.__doc__ or "").strip().splitlines()[0]
-        results.append(Verdict(check.__name__.replace("_", " "), says, failure))
-    return results
+    """Run every check on a subject."""
+    return judged(CHECKS, subject, PolicyError)

@@ -6,7 +6,6 @@ other file to be resumed.
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml
 from pydantic import Field, NonNegativeInt, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from tightwire import trees
 from tightwire.errors import ConfigError
 from tightwire.spec import Spec
 
@@ -151,7 +151,7 @@ def load(path: Path, overrides: Sequence[str] = (), seeds: int | None = None) ->
         ConfigError: A file cannot be read, is not YAML or does not describe a study, or an override is about a key that
             a variation sets itself.
     """
-    tree = _read(path, "study")
+    tree = trees.read(path, "study")
     if seeds is not None:
         tree["seeds"] = seeds
     try:
@@ -164,7 +164,7 @@ def load(path: Path, overrides: Sequence[str] = (), seeds: int | None = None) ->
     for text in overrides:
         keys, value = _override(text)
         _not_varied(study, text, keys)
-        assign(experiment, keys, value, text=f"--set {text}")
+        trees.assign(experiment, keys, value, text=f"--set {text}")
     return study.model_copy(update={"base": None, "set": {}, "experiment": experiment})
 
 
@@ -195,32 +195,7 @@ def apply(tree: Tree, change: Mapping[str, Any]) -> None:
         if value == {}:
             tree.setdefault(key, {})
     for path, value in assignments(change):
-        assign(tree, path, value, text=".".join(path))
-
-
-def assign(tree: Tree, path: Path_, value: Any, *, text: str) -> None:  # Any: whatever the file holds
-    """Set one key, in place; another `name` starts its section anew.
-
-    Args:
-        tree: The experiment.
-        path: Its keys, from the top.
-        value: What to set it to.
-        text: What to call it in an error.
-
-    Raises:
-        ConfigError: The path leads below a value that has no keys.
-    """
-    node = tree
-    for name in path[:-1]:
-        child = node.get(name)
-        if child is None:
-            child = node[name] = {}
-        if not isinstance(child, dict):
-            raise ConfigError(f"{text}: {name} is the value {child!r}, which has no keys below it")
-        node = child
-    if path[-1] == "name" and len(path) > 1 and node.get("name") != value:
-        node.clear()
-    node[path[-1]] = deepcopy(value)
+        trees.assign(tree, path, value, text=".".join(path))
 
 
 def same(one: object, other: object) -> bool:
@@ -229,25 +204,9 @@ def same(one: object, other: object) -> bool:
 
 
 def _base(path: Path, base: str) -> Tree:
-    tree = _read(path.parent / base, "experiment")
+    tree = trees.read(path.parent / base, "experiment")
     tree.pop("name", None)
     tree.pop("seed", None)
-    return tree
-
-
-def _read(path: Path, kind: str) -> Tree:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML {kind} file") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text; give the path of a YAML {kind} file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds a {type(tree).__name__} at its top; it should hold `key: value` lines")
     return tree
 
 
@@ -261,16 +220,11 @@ def _free(tree: Tree) -> Tree:
 
 
 def _override(text: str) -> tuple[Path_, Any]:
-    keys, equals, value = text.partition("=")
-    path = tuple(keys.strip().split("."))
-    if not equals or not all(path):
-        raise ConfigError(f"--set {text}: should be key=value, such as training.lr=0.1")
-    if keys.strip() in _OWN:
-        raise ConfigError(f"--set {text}: a study settles {keys.strip()} itself, {_OWN[keys.strip()]}; leave it out")
-    try:
-        return path, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {text}: the value {value!r} is not valid YAML") from None
+    path, value = trees.override(text)
+    key = ".".join(path)
+    if key in _OWN:
+        raise ConfigError(f"--set {text}: a study settles {key} itself, {_OWN[key]}; leave it out")
+    return path, value
 
 
 def _not_varied(study: Study, text: str, keys: Path_) -> None:
