@@ -183,18 +183,21 @@ class LinUCB(Linear):
         """The option of the highest upper bound; of equals, the first."""
         told = observation.told
         theta = self.model(told)
+        weights = [
+            (i, j, (1 if i == j else 2) * told.get(f"w_{i}_{j}", 1 / self.ridge if i == j else 0.0)) for i, j in _PLACES
+        ]
         means = [dot(theta, option.context) for option in options]
         bounds = [
-            mean + self.width * math.sqrt(max(self._doubt(told, option.context), 0.0))
+            mean + self.width * math.sqrt(max(_doubt(weights, option.context), 0.0))
             for mean, option in zip(means, options, strict=True)
         ]
         best = bounds.index(max(bounds))
         reason = "best mean reward" if means[best] == max(means) else "reward may be highest"
         return reasoned(options[best], reason)
 
-    def _doubt(self, told: Numbers, x: Vector) -> float:
-        total = 0.0
-        for i, j in _PLACES:
-            entry = told.get(f"w_{i}_{j}", 1 / self.ridge if i == j else 0.0)
-            total += (1 if i == j else 2) * entry * x[i] * x[j]
-        return total
+
+def _doubt(weights: list[tuple[int, int, float]], x: Vector) -> float:
+    total = 0.0
+    for i, j, weight in weights:
+        total += weight * x[i] * x[j]
+    return total
