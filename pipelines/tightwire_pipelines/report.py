@@ -42,7 +42,7 @@ def write_report(
         target: Accuracy in [0, 1] that costs are compared at; None lets the trials decide.
         missing: Trials that failed, which the report names.
         baseline: Variation to compare the others with; None takes the best fixed codec.
-        oracle: Variation that bounds what any policy could gain; None takes the one whose policy is `oracle`.
+        oracle: Variation that shows what foresight gains; None takes the one whose policy is `oracle`.
 
     Returns:
         The page.
@@ -121,7 +121,19 @@ def _load(runs: Sequence[str], scratch: Path) -> Loaded:
         else:
             folders.append(place)
     loaded = load_runs(folders) if folders else Loaded(())
-    return Loaded((*trials, *loaded.trials), (*missing, *loaded.missing))
+    return _once(Loaded((*trials, *loaded.trials), (*missing, *loaded.missing)))
+
+
+def _once(loaded: Loaded) -> Loaded:
+    """One trial for each variation, point and seed; the same one twice would count as two seeds, falsely."""
+    kept: dict[tuple[str, str, int], TrialResult] = {}
+    missing = list(loaded.missing)
+    for trial in loaded.trials:
+        first = kept.setdefault((trial.variation, repr(sorted(trial.axes.items())), trial.seed), trial)
+        if first is not trial:
+            name = trial.experiment if trial.source is None else trial.source.name
+            missing.append(Missing(name, f"has the variation, point and seed of {first.source}, which is in it"))
+    return Loaded(tuple(kept.values()), tuple(missing))
 
 
 def _place(run: str) -> Path | None:

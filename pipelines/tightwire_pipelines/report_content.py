@@ -38,6 +38,7 @@ def pareto(panel: Panel, cost: Cost) -> CurveChart:
     drawn, means = [], []
     for variation in panel.variations:
         mean, low, high = (100 * values for values in variation.attained(cost, grid))
+        low, high = np.maximum(low, 0.0), np.minimum(high, 100.0)  # no accuracy lies beyond
         means.append(mean)
         ends = int(np.searchsorted(grid, max(variation.spent(cost).values()), side="right"))
         if not np.isnan(mean[:ends]).all():
@@ -142,7 +143,7 @@ def hypervolume(panel: Panel, cost: Cost) -> RowChart:
     for variation in panel.variations:
         found = panel.hypervolume(variation, cost)
         words = "never evaluated" if math.isnan(found.mean) else f"{100 * found.mean:.1f}{_plus_minus(found, 1)} %"
-        rows.append(Row(variation.name, words, (_interval_mark(variation.name, found, 100.0),)))
+        rows.append(Row(variation.name, words, (_interval_mark(variation.name, found, 100.0, (0.0, 100.0)),)))
     box, kind = panel.box(cost), kind_of(cost)
     note = ""
     if box is not None:
@@ -191,7 +192,7 @@ def savings(panels: Sequence[Panel], names: Sequence[str], axis: str, cost: Cost
         f"{cost.label} saved (%)",
         tuple(drawn),
         line=0.0,
-        line_text="best fixed codec" if panels[0].best_fixed(cost) else references[0],
+        line_text=references[0] if len(references) == 1 else "best fixed codec",
         ticks=tuple(zip(at, [str(value) for value in values], strict=True)),
         note=note,
         y_range=_saving_range([one.y for one in drawn], [one.low for one in drawn], [one.high for one in drawn]),
@@ -214,16 +215,16 @@ def who_paid(panel: Panel, what: Literal["bits", "bytes", "participation", "accu
         "participation": ("Participation", "updates used, of times asked (%)"),
         "accuracy": ("Accuracy", "test accuracy on the classes the tier holds (%)"),
     }[what]
+    ends = (0.0, 100.0) if what in {"participation", "accuracy"} else (0.0, math.inf)
     rows = []
     for tier in tiers:
         marks = [
-            _interval_mark(variation.name, found[tier, variation.name], 1 / size)
+            _interval_mark(variation.name, found[tier, variation.name], 1 / size, ends)
             for variation in panel.variations
             if not math.isnan(found[tier, variation.name].mean)
         ]
         span = sorted(mark.value for mark in marks)
-        ends = list(dict.fromkeys(_digits(value) for value in (span[:1] + span[-1:])))
-        note = " to ".join(ends)
+        note = " to ".join(dict.fromkeys(_digits(value) for value in (span[:1] + span[-1:])))
         rows.append(Row(tier, note, tuple(marks)))
     positive = [mean for mean in means if mean > 0]
     log = what == "bytes" and bool(positive) and max(positive) > LOG_ABOVE * min(positive)
@@ -291,8 +292,10 @@ def _mark(
     return Mark(name, found.mean * scale, ends[0], ends[1], kind="open" if hollow else kind, text=text)
 
 
-def _interval_mark(name: str, found: Interval, scale: float) -> Mark:
-    return Mark(name, found.mean * scale, found.low * scale, found.high * scale, text=_digits(found.mean * scale))
+def _interval_mark(name: str, found: Interval, scale: float, ends: tuple[float, float]) -> Mark:
+    """A mean with its interval as far as there are such values; NaN stays NaN."""
+    low, high = (float(np.clip(end * scale, *ends)) for end in (found.low, found.high))
+    return Mark(name, found.mean * scale, low, high, text=_digits(found.mean * scale))
 
 
 def _tier_values(trials: Sequence[TrialResult], tier: str, what: str) -> list[float]:

@@ -5,6 +5,7 @@ A run whose files never arrived is made up from its metrics: it has a curve, but
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,12 +67,19 @@ def fetch(run_id: str, scratch: Path) -> Path:
         if not below:
             return _lay_out(client, run, scratch / run_id)
         for trial in below:
-            _lay_out(client, trial, scratch / run_id / TRIALS / (trial.info.run_name or trial.info.run_id))
+            _lay_out(client, trial, scratch / run_id / TRIALS / _folder_name(trial, below))
         return scratch / run_id
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise ConfigError(f"{run_id} is no folder, and MLflow at {uri} has no run with this id") from None
         raise TrackingError(f"MLflow at {uri} did not give run {run_id} ({brief(error)})") from None
+
+
+def _folder_name(run: "Run", beside: Sequence["Run"]) -> str:
+    """The run's name, or its id where the name is no folder's or is not its alone."""
+    name = run.info.run_name or ""
+    alone = sum((other.info.run_name or "").lower() == name.lower() for other in beside) == 1
+    return name if alone and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name) else str(run.info.run_id)
 
 
 def _lay_out(client: "MlflowClient", run: "Run", folder: Path) -> Path:
@@ -100,6 +108,10 @@ def _from_metrics(client: "MlflowClient", run: "Run", folder: RunFolder) -> None
         for name in _COLUMNS
     }
     rounds = sorted(found["bytes_up"])
+    if run.info.status != "FINISHED":
+        raise TrackingError(
+            f"MLflow run {run.info.run_id} has not finished (it is {run.info.status}); report on it when it has"
+        )
     if not rounds:
         raise TrackingError(f"MLflow run {run.info.run_id} has neither files nor rounds; is it a run of tightwire?")
     columns: dict[str, list[float | None]] = {

@@ -90,8 +90,10 @@ def headline(comparison: Comparison) -> Section:
         panels = [panel for panel, point in zip(comparison.panels, rest, strict=True) if _words(point) == choice]
         found[-1, choice] = tuple(charts.savings(panels, names, main, cost) for cost in (SECONDS, UP))
     name = main.split(".")[-1]
+    named = next((p.baseline for p in comparison.panels if p.baseline is not None and p.find(p.baseline)), None)
+    reference = "the best that is fixed there" if named is None else f"the baseline, {named}"
     text = (
-        f"What each policy saves to the target at each {name}, against the best that is fixed there, seed by seed. "
+        f"What each policy saves to the target at each {name}, against {reference}, seed by seed. "
         "Above zero it is cheaper."
     )
     return Section("headline", f"Saving against {name}", text, found, choices, "at")

@@ -5,6 +5,7 @@ into one clear line.
 """
 
 import difflib
+import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -185,6 +186,20 @@ class Experiment(Spec):
                     f"{policy.name} changes codec lines; use policy fixed"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _somebody_has_energy(self) -> "Experiment":
+        """A run in which every battery stays below its reserve for ever would train nobody and say nothing."""
+        battery = self.battery
+        if battery.reserve < battery.start[1]:
+            return self
+        if any(math.isinf(t.battery) or (battery.charging and t.charge_watts > 0) for t, _ in self.population.mix):
+            return self
+        raise ValueError(
+            f"battery.reserve is {battery.reserve:g}, batteries begin with at most {battery.start[1]:g} of a full one, "
+            "and none of the population's can charge, so that nobody could ever take part; lower battery.reserve, or "
+            "set battery.charging"
+        )
 
     @model_validator(mode="after")
     def _cohort_fits(self) -> "Experiment":

@@ -77,6 +77,10 @@ def test_an_override_of_a_sections_name_starts_the_section_anew(tmp_path: Path) 
         ("wire: {downlink: joint(8)}", "wire.downlink: the stage joint is for uploads, whose senders share a range"),
         ("policy: {name: fixed, codec: 'topk(0.1) | joint(8)'}", "only flatten may stand before it"),
         ("hosts: {memory_mb: -1}", "hosts.memory_mb: Input should be greater than or equal to 0 (received -1)"),
+        (
+            "battery: {start: [0.1, 0.3], reserve: 0.4}\npopulation: {tiers: {old-phone-lte: 1}}",
+            "nobody could ever take part",
+        ),
         ("- 1\n- 2", "holds a list at its top"),
         ("a: [", "is not valid YAML"),
     ],

@@ -22,7 +22,6 @@ def test_by_default_batteries_start_full_and_nothing_changes_them() -> None:
     assert battery.initial(PHONE, 3, 0) == PHONE.battery
     assert battery.charged(5.0, PHONE, 3, 0.0, 10 * DAY, 0) == 5.0
     assert battery.available(5.0, PHONE) == 5.0
-    assert not battery.refuses(0.0, PHONE)
 
 
 def test_clients_start_evenly_between_the_shares_each_by_its_own_key() -> None:
@@ -39,7 +38,6 @@ def test_mains_is_infinite_whatever_the_spec_says() -> None:
     assert battery.initial(MAINS, 0, 0) == math.inf
     assert battery.charged(math.inf, MAINS, 0, 0.0, DAY, 0) == math.inf
     assert battery.available(math.inf, MAINS) == math.inf
-    assert not battery.refuses(math.inf, MAINS)
 
 
 @modest
@@ -93,8 +91,6 @@ def test_what_is_below_the_reserve_is_not_spent() -> None:
     quarter = 0.25 * PHONE.battery
     assert battery.available(quarter + 10, PHONE) == pytest.approx(10)
     assert battery.available(quarter - 10, PHONE) == 0
-    assert battery.refuses(quarter - 10, PHONE)
-    assert not battery.refuses(quarter, PHONE)
 
 
 @pytest.mark.parametrize(("since", "now"), [(-1.0, 0.0), (2.0, 1.0), (math.nan, 1.0)])

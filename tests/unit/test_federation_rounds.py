@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from tightwire.federation.tables import read_rows
 from tightwire.learning.flat import FlatModel
 from tightwire.learning.training import Job, Trained, Training, train
 from tightwire.policies import Budget
+from tightwire.policies.base import Alone, Decision, NoState, Observation, skip
 from tightwire.simulation import Parts
 from tightwire.wire.frame import seal
 from tightwire.wire.ledger import SECTIONS, Sections
@@ -109,6 +110,8 @@ def test_a_clients_update_that_is_not_finite_spoils_only_itself(tmp_path: Path) 
         assert record.participants == record.cohort - sum(record.refused.values())
         assert record.loss is not None
         assert math.isfinite(record.loss)
+    decided = [row.status for row in read_rows(tmp_path / "decisions.parquet", DecisionRow)]
+    assert decided.count("refused: non-finite") == len(listener.records)
 
 
 def test_an_uncompressed_run_under_a_deadline_equals_its_own_fp32_column(tmp_path: Path) -> None:
@@ -160,6 +163,31 @@ def _training_joules(parts: Parts, client: int) -> float:
     radio = download_joules(size, profile) + tail_joules(profile, 1)
     waiting = idle_joules(profile, arrives(rates.down, 0.0, size) + profile.rtt / 2)
     return radio + waiting + compute_joules(flops, profile)
+
+
+class Mute(Alone):
+    """A policy that never sends."""
+
+    name: Literal["mute"] = "mute"
+
+    def decide(self, state: NoState, observation: Observation) -> tuple[Decision, NoState]:  # noqa: ARG002 - as Alone
+        return skip("mute"), state
+
+
+def test_a_battery_that_runs_empty_in_training_leaves_nobody_to_decide() -> None:
+    config = small(deadline=None, participation={"cohort": 20, "drop": 0.0}, link={"name": "constant", "loss": 0.5})
+    parts = Parts.load(config.model_copy(update={"policy": Mute()}))
+    server = parts.server(InProcessPool(parts.runner()))
+    state, told = server.step(parts.start())
+    assert told.record.skipped == told.record.cohort
+    expected = {  # as if nothing were lost on the way
+        client: replace(record, battery=1e-9 + _training_joules(parts, client))
+        for client, record in state.clients.items()
+    }
+    after, gone = server.step(replace(state, clients=expected))
+    assert gone.record.lost == gone.record.cohort
+    assert after.memories == state.memories
+    assert all(after.clients[client].battery == 0 for client in after.clients)
 
 
 def test_a_policy_is_told_what_became_of_its_decisions() -> None:
@@ -218,6 +246,43 @@ def test_drop_outs_waste_their_upload_and_keep_their_old_residual() -> None:
         for client in before.keys() - used:
             assert state.memories[client] is before[client], "a residual is kept while its client skips rounds"
     assert seen_lost
+
+
+def test_the_clock_goes_on_while_everybody_drops_out_though_no_deadline_bounds_the_round() -> None:
+    config = small(policy=FIXED, participation={"cohort": 8, "drop": 1.0}, deadline=None)
+    parts = Parts.load(config)
+    _, result = parts.server(InProcessPool(parts.runner())).step(parts.start())
+    assert result.record.lost == result.record.cohort - sum(result.record.refused.values()) > 0
+    assert result.record.seconds > max(row.seconds for row in result.ledger)
+
+
+def test_an_upload_that_broke_off_teaches_the_rate_of_a_link_that_keeps_its_promise() -> None:
+    config = small(participation={"cohort": 20, "drop": 1.0}, link={"name": "constant"})
+    parts = Parts.load(config)
+    state, result = parts.server(InProcessPool(parts.runner())).step(parts.start())
+    sent = {row.client: row for row in result.ledger if row.direction == "up" and row.bytes > 100}
+    assert sent
+    for client in sent:
+        policy = state.clients[client].policy
+        assert policy is not None
+        assert policy["slowness"] == pytest.approx(1, abs=0.01)
+        assert policy["size"] == 1
+
+
+class Astray(Alone):
+    """A user's policy that decides for a line which is none."""
+
+    name: Literal["astray"] = "astray"
+
+    def decide(self, state: NoState, observation: Observation) -> tuple[Decision, NoState]:  # noqa: ARG002 - as Alone
+        return Decision("gzip(9)", 4.0, 1.0, "astray"), state
+
+
+def test_a_decision_that_is_no_codec_line_is_refused_and_does_not_end_the_run() -> None:
+    parts = Parts.load(small().model_copy(update={"policy": Astray()}))
+    _, result = parts.server(InProcessPool(parts.runner())).step(parts.start())
+    assert result.record.refused["cannot be encoded"] > 0
+    assert {row.status for row in result.decisions} == {"refused: cannot be encoded"}
 
 
 def test_over_selection_uses_no_more_than_the_cohort_and_counts_the_surplus(tmp_path: Path) -> None:

@@ -1,22 +1,29 @@
+import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 import yaml
 from rich.console import Console
+from safetensors import SafetensorError
 
 from made_up import write_trial
-from tightwire.errors import ConfigError
+from tightwire.errors import ConfigError, TrackingError
 from tightwire.studies.comparison import COSTS, compare
 from tightwire.studies.outcomes import Missing, load_trials
+from tightwire.tracking.folder import RunFolder
 from tightwire_pipelines import report_content
 from tightwire_pipelines.report import report_runs, write_report
-from tightwire_pipelines.report_charts import log_ticks
+from tightwire_pipelines.report_charts import CurveChart, log_ticks
 from tightwire_pipelines.report_figures import figure
+from tightwire_pipelines.report_mlflow import _folder_name, _from_metrics
 from tightwire_pipelines.report_page import Report, page
-from tightwire_pipelines.report_sections import sections
+from tightwire_pipelines.report_sections import headline, sections
 
 PNG = b"\x89PNG"
 
@@ -117,8 +124,6 @@ def test_a_variation_that_missed_the_target_is_not_shown_as_saving(tmp_path: Pat
 def test_runs_without_evaluation_decisions_or_tiers_still_make_a_report(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    import numpy as np
-
     trials = [
         replace(trial, tiers={}, choices={}, curve=replace(trial.curve, accuracy=trial.curve.accuracy * np.nan))
         for trial in load_trials(a_study(tmp_path)).trials
@@ -140,6 +145,79 @@ def test_report_takes_studies_and_runs(tmp_path: Path) -> None:
     text = report_runs([str(run) for run in runs], tmp_path / "b", 0.7, console).read_text(encoding="utf-8")
     assert "The target is 70 % test accuracy" in text
     assert "budget" in text
+
+
+def test_a_run_named_twice_counts_once_and_studies_with_other_axes_go_together(tmp_path: Path) -> None:
+    one, two = a_study(tmp_path / "one"), a_study(tmp_path / "two", seeds=1, spreads=(1,))
+    console = Console(record=True, width=300, quiet=False, file=io.StringIO())
+    text = report_runs([str(one), str(one), str(two)], tmp_path / "out", None, console).read_text(encoding="utf-8")
+    assert "(16 runs)" in text
+    assert "12 trials are not in this report" in text
+    assert "spread = none" in text
+
+
+@pytest.mark.parametrize(
+    ("file", "content"), [("config.yaml", "seed: x"), ("summary.json", "[1"), ("rounds.parquet", "PAR1")]
+)
+def test_a_damaged_run_is_one_line(tmp_path: Path, file: str, content: str) -> None:
+    run = write_trial(tmp_path, "fixed", 0)
+    (run / file).write_text(content)
+    with pytest.raises(TrackingError, match=re.escape(file)) as caught:
+        report_runs([str(run)], tmp_path / "out", None, Console(quiet=True))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_model_costs_the_report_only_the_accuracy_by_tier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(_: Path) -> dict[str, float]:
+        raise SafetensorError("header too small")
+
+    monkeypatch.setattr("tightwire_pipelines.report_tiers.measure", damaged)
+    run = write_trial(tmp_path, "fixed", 0)
+    (run / "tier_accuracy.json").unlink()
+    assert report_runs([str(run)], tmp_path / "out", None, Console(quiet=True)).is_file()
+
+
+def test_no_interval_of_an_accuracy_goes_beyond_all_and_nothing(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_trial(tmp_path, "fixed", seed, accuracy=0.99, noise=0.01)
+        write_trial(tmp_path, "wild", seed, policy="wild", accuracy=0.6, noise=0.3)
+    (panel,) = compare(load_trials(tmp_path).trials).panels
+    wild = panel.find("wild")
+    assert wild is not None
+    assert wild.attained(COSTS[0], np.array([1e9]))[2][0] > 1
+    for series in report_content.pareto(panel, COSTS[0]).series:
+        if series.low is not None and series.high is not None:
+            assert np.nanmin(series.low) >= 0
+            assert np.nanmax(series.high) <= 100
+    charts = [report_content.who_paid(panel, what) for what in ("participation", "accuracy")]
+    for chart in (*charts, report_content.hypervolume(panel, COSTS[0])):
+        ends = [end for row in chart.rows for mark in row.marks for end in (mark.low, mark.high)]
+        assert 0 <= min(ends) <= max(ends) <= 100
+
+
+def test_a_named_baseline_is_what_the_headline_says_savings_are_against(tmp_path: Path) -> None:
+    trials = load_trials(a_study(tmp_path, spreads=(1, 4))).trials
+    for baseline, words in ((None, "the best that is fixed there"), ("poor", "the baseline, poor")):
+        found = headline(compare(trials, 0.4, baseline=baseline))
+        assert words in found.text
+    (charts,) = found.charts.values()
+    assert isinstance(charts[0], CurveChart)
+    assert charts[0].line_text == "poor"
+
+
+@pytest.mark.parametrize(("names", "folders"), [(["a", "b"], ["a", "b"]), (["a", "A"], "01"), (["../x", ""], "01")])
+def test_runs_of_mlflow_get_folders_of_their_own(names: list[str], folders: Sequence[str]) -> None:
+    runs = [SimpleNamespace(info=SimpleNamespace(run_name=name, run_id=str(at))) for at, name in enumerate(names)]
+    assert [_folder_name(run, runs) for run in runs] == list(folders)  # type: ignore[arg-type]  # as MLflow's
+
+
+def test_a_run_of_mlflow_that_never_finished_is_refused(tmp_path: Path) -> None:
+    client = SimpleNamespace(get_metric_history=lambda *_: [SimpleNamespace(step=1, value=0.5)])
+    run = SimpleNamespace(info=SimpleNamespace(run_id="r", status="RUNNING"))
+    with pytest.raises(TrackingError, match=r"has not finished \(it is RUNNING\)"):
+        _from_metrics(client, run, RunFolder(tmp_path))  # type: ignore[arg-type]  # as MLflow's
 
 
 def test_what_cannot_be_reported_on_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -290,12 +290,20 @@ def test_few_uploads_are_late_on_a_link_that_varies(variation: float) -> None:
     assert late <= 0.1 * sent
 
 
-def test_a_lost_or_late_upload_teaches_as_much_as_one_that_was_used() -> None:
+def test_a_lost_or_late_upload_teaches_as_much_of_the_link_as_one_that_was_used() -> None:
     decision, state = BUDGET.decide(BUDGET.initial(), OBSERVATION)
     used = outcome_of(decision, 900, 0.03)
     late = dataclasses.replace(used, accepted=False, late=True)
     lost = dataclasses.replace(used, accepted=False)
-    assert BUDGET.learn(state, used) == BUDGET.learn(state, late) == BUDGET.learn(state, lost) != state
+    learnt = BUDGET.learn(state, used)
+    assert learnt == BUDGET.learn(state, late) != state
+    assert dataclasses.replace(BUDGET.learn(state, lost), size=learnt.size) == learnt
+
+
+def test_an_upload_that_broke_off_says_nothing_of_how_long_frames_are() -> None:
+    decision, state = BUDGET.decide(BUDGET.initial(), OBSERVATION)
+    broken = dataclasses.replace(outcome_of(decision, round(state.bytes * 0.1), 0.01, 0.0), accepted=False)
+    assert BUDGET.learn(state, broken).size == state.size
 
 
 def test_frames_longer_than_predicted_are_learnt_from() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from made_up import write_trial
 from tightwire.studies.comparison import SECONDS, UP, Comparison, compare
-from tightwire.studies.findings import findings, percent, points
+from tightwire.studies.findings import MINUS, findings, percent, points
 from tightwire.studies.outcomes import load_trials
 
 
@@ -53,6 +53,23 @@ def test_who_missed_the_target_is_said_to_have(tmp_path: Path) -> None:
     text = said(compared(tmp_path))
     assert text.count("tiny missed the target") == 2
     assert "tiny saves" not in text
+
+
+def test_who_reached_the_target_is_not_said_to_have_missed_it_where_the_reference_did(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_trial(tmp_path, "fixed", seed, accuracy=0.4)
+        write_trial(tmp_path, "good", seed, policy="good", frame=1000 * 30**seed)
+    text = said(compared(tmp_path, 0.6))
+    assert "good missed" not in text
+    assert "good is undecided, for what it is compared with missed the target" in text
+
+
+def test_a_range_of_differences_goes_from_least_to_most(tmp_path: Path) -> None:
+    for seed in range(4):
+        for spread, accuracy in ((1, 0.7), (2, 0.5), (4, 0.6)):
+            write_trial(tmp_path, "fixed", seed, axes={"spread": spread}, noise=0.0)
+            write_trial(tmp_path, "p", seed, axes={"spread": spread}, policy="p", accuracy=accuracy, noise=1e-5)
+    assert f"p ({MINUS}38.1" in said(compared(tmp_path, 0.3))
 
 
 def test_differences_are_written_with_their_sign_and_nought_without_minus() -> None:
@@ -127,7 +144,7 @@ def test_the_oracle_is_a_bound_and_no_winner(tmp_path: Path) -> None:
     assert oracle is not None
     assert oracle.name == "all-seeing"
     text = said(comparison)
-    assert "bounds what a policy could gain" in text
+    assert "sees the links' future" in text
     assert "all-seeing" not in text
 
 

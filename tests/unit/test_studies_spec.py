@@ -136,6 +136,7 @@ def test_a_study_reads_back_as_it_was_written_down_with_its_base_and_overrides(t
         ({"seeds": [1, 1]}, r"seeds: names seed 1 twice"),
         ({"seeds": []}, r"seeds: should name at least one"),
         ({"variations": [{"set": {}}]}, r"variations\.0\.name: is missing"),
+        ({"variations": [{"nam": "a"}]}, r"variations\.0\.nam: unknown key.*did you mean name\?"),
         ({"variations": [{"name": "a", "sets": {}}]}, r"variations\.0\.sets: unknown key.*did you mean set\?"),
         ({"variations": [{"name": "a"}, {"name": "a"}]}, r"'a' names two of them"),
         ({"variations": [{"name": "a", "set": {"seed": 1}}]}, r"seed: a study settles this itself, `seeds` says"),

@@ -90,7 +90,3 @@ class Battery(Spec):
         if math.isinf(profile.battery):
             return joules
         return max(0.0, joules - self.reserve * profile.battery)
-
-    def refuses(self, joules: float, profile: Profile) -> bool:
-        """Whether a client with `joules` left is below its reserve."""
-        return not math.isinf(profile.battery) and joules < self.reserve * profile.battery

@@ -1,7 +1,8 @@
 """Joules for computing, for sending and for waiting, and the battery they come from.
 
 Linear in FLOPs, bytes, bursts and seconds. The radio's tail comes once for each burst of bytes, so that small frames do
-not look cheaper than they are on cellular radios; idle power is that of the whole device while it waits for the round.
+not look cheaper than they are on cellular radios; idle power is that of the whole device while it sends and receives,
+and a device that waits for others is taken to sleep.
 """
 
 from tightwire.devices.population import Profile

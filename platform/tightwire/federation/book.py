@@ -38,7 +38,7 @@ def book(
         if report.exchange is not None:
             ledger.extend(_exchanged(report.exchange, common))
         passage, decision = report.passage, report.decision
-        if report.sections is not None and passage.bytes:
+        if report.sections is not None and (passage.bytes or passage.resent):
             ledger.append(
                 _row(
                     _through(report.sections, passage.bytes),
@@ -65,7 +65,7 @@ def book(
                 bytes=report.sections.total if report.sections is not None else 0,
                 seconds=passage.seconds,
                 error=report.error,
-                status=statuses[client],
+                status=f"refused: {report.reason}" if statuses[client] == "refused" else statuses[client],
             )
         )
     return tuple(ledger), tuple(decisions)

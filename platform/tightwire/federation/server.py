@@ -89,6 +89,8 @@ class Server(Generic[Handle]):
         if len(closing.accepted) < setup.participation.cohort:  # the server has to hear from everybody
             answers = [report.answered for report in reports.values() if report.fate in ("skipped", "refused")]
             limit = math.inf if setup.deadline is None else setup.deadline
+            if not closing.accepted:  # or the clock might stand still, and the same clients break off for ever
+                answers += [_turn(report) for report in reports.values() if report.fate == "lost"]
             seconds = max([seconds, *(min(answer, limit) for answer in answers)])
         if broadcast.agreement is not None:
             seconds = max(seconds, broadcast.agreement.seconds)
@@ -209,12 +211,13 @@ class Server(Generic[Handle]):
         setup, carried = self._setup, {}
         for task in cohort.tasks:
             report = reports[task.client]
+            arrived = report.passage.arrival is not None
             outcome = Outcome(
                 round=state.round,
                 decision=report.decision,
                 bytes=report.passage.bytes,
                 seconds=report.passage.seconds,
-                latency=min(setup.population.profile(task.client, setup.seed).rtt / 2, report.passage.seconds),
+                latency=setup.population.profile(task.client, setup.seed).rtt / 2 if arrived else 0.0,
                 turn=_turn(report),
                 error=report.error,
                 samples=int(setup.sizes[task.client]),

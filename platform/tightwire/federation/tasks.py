@@ -128,7 +128,8 @@ class ClientReport:
     """Squared error over squared norm (NMSE) of the encoded vector; 0 when nothing was sent."""
     fate: Fate
     answered: float
-    """Seconds from the start of the round to the end of local training, when a client that sends nothing says so."""
+    """Seconds from the start of the round to the end of local training, when a client that sends nothing says so, or
+    until it went away before."""
     received: int
     """Bytes of the model that got through to it."""
     download_seconds: float

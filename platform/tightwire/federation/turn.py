@@ -178,7 +178,7 @@ class Turns:
         setup = self._setup
         ready = self._ready(broadcast, task, trained, memory)
         began, exchange, reason = ready.elapsed, None, ""
-        fate: Fate | None = "lost" if ready.elapsed >= task.leaves else None
+        fate: Fate | None = "lost" if ready.elapsed >= task.leaves or ready.joules > task.battery else None
         joules = ready.joules
         if fate is None and broadcast.agreement is not None:
             began, joules, exchange, fate, reason = self._exchange(ready, broadcast.agreement)
@@ -194,12 +194,12 @@ class Turns:
             fate, reason = "skipped", ""
             if decision.codec is not None:
                 fate, reason = "refused", "memory"
-                if self._needs(decision.codec).workspace <= self._room(ready.profile):
-                    try:
+                try:
+                    if self._needs(decision.codec).workspace <= self._room(ready.profile):
                         sent = self._encode(decision.codec, ready, memory, broadcast.agreement, sums)
                         fate, reason = ("rejected" if sent.rejected else "arrives"), sent.rejected
-                    except CodecError:
-                        fate, reason = "refused", "cannot be encoded"
+                except CodecError:
+                    fate, reason = "refused", "cannot be encoded"
         codec = 0.0
         if sent is not None and decision.codec is not None:
             codec = self._encoding(decision.codec, ready.profile)
@@ -213,7 +213,7 @@ class Turns:
             sections=None if sent is None else sent.sections,
             error=0.0 if sent is None else sent.error,
             fate=fate,
-            answered=began,
+            answered=min(began, task.leaves),
             received=self._received(ready),
             download_seconds=min(ready.download, task.leaves),
             begins=began + codec,
@@ -400,7 +400,7 @@ class Turns:
             workspace=lambda line: self._needs(line).workspace,
             memory=self._room(profile),
             energy=ready.task.battery - joules,
-            joules_per_byte=profile.joules_per_byte_up,
+            joules_per_byte=profile.joules_per_byte_up + 8 * profile.idle_watts / profile.uplink,
             joules_per_upload=profile.tail_joules,
             residual=lambda: float(norms(ready.vector - ready.trained.update, schema.size)[0]),
             told=ready.task.told,

@@ -70,7 +70,7 @@ class Observation:
     energy: float
     """Joules that may still be spent: the battery less its reserve; infinity on mains."""
     joules_per_byte: float
-    """Energy to send one byte."""
+    """Energy to send one byte: the radio's, and what the device draws besides in the time that the profile promises."""
     joules_per_upload: float
     """Energy that an upload takes besides its bytes: the radio's tail."""
     residual: Callable[[], float]
@@ -119,9 +119,9 @@ class Outcome:
     round: int
     decision: Decision
     bytes: int
-    """Length of the frame; 0 when it was skipped."""
+    """Of the frame, that got through: all of it, or a part where the upload broke off; 0 when nothing was sent."""
     seconds: float
-    """Simulated seconds that its upload took, latency included."""
+    """Simulated seconds that its upload took, latency included where it arrived."""
     latency: float
     """Seconds of these that were not transfer."""
     turn: float
@@ -178,9 +178,9 @@ class Report:
     """Mean training loss of its local epochs."""
     decision: Decision
     bytes: int
-    """Length of its frame; 0 when it sent none."""
+    """Of its frame, that got through; 0 when it sent none."""
     upload: float
-    """Seconds of its upload, latency included."""
+    """Seconds of its upload, latency included where it arrived."""
     turn: float
     """As `Outcome.turn`."""
     used: bool
@@ -199,7 +199,7 @@ class Closed:
     step: float
     """Euclidean norm of the model's step."""
     update: float
-    """Euclidean norm of the weighted mean of the updates in use."""
+    """Euclidean norm of the weighted mean of the updates in use (of all shifts with EF21); 0 where none was used."""
 
     @property
     def loss(self) -> float | None:

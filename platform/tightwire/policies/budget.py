@@ -126,16 +126,17 @@ class Budget(Alone):
         return decision, replace(state, uplink=observation.uplink, bytes=expected)
 
     def learn(self, state: BudgetState, outcome: Outcome) -> BudgetState:
-        """Average the upload's real time and length in, whether it was used, late or lost."""
+        """Average the upload's real time in, whether it was used, late or lost; and its length if all of it came."""
         seconds = outcome.seconds - outcome.latency
         if outcome.bytes <= 0 or state.bytes <= 0 or not 0 < seconds < math.inf:
             return state
         slowness = _clip(seconds * state.uplink / (8 * outcome.bytes))
+        whole = outcome.accepted or outcome.late
         return replace(
             state,
             slowness=self._mix(state.slowness, slowness),
             deviation=self._mix(state.deviation, abs(slowness - state.slowness)),
-            size=self._mix(state.size, _clip(outcome.bytes / state.bytes)),
+            size=self._mix(state.size, _clip(outcome.bytes / state.bytes)) if whole else state.size,
         )
 
     def _skip(self, state: BudgetState, limit: str) -> tuple[Decision, BudgetState]:

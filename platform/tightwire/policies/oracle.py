@@ -1,4 +1,4 @@
-"""The policy `oracle`: knows how the link will turn out, and so bounds what others could gain by guessing it."""
+"""The policy `oracle`: knows how the link will turn out, and so shows what others could gain by guessing it better."""
 
 import math
 from typing import Annotated, Literal, final

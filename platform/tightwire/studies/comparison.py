@@ -107,7 +107,7 @@ class Panel:
     baseline: str | None = None
     """Variation to compare with, where somebody named one."""
     seer: str | None = None
-    """Variation that bounds what any policy could gain, where somebody named one."""
+    """Variation that shows what foresight gains, where somebody named one."""
 
     @property
     def label(self) -> str:
@@ -246,12 +246,14 @@ def compare(
             best is lowest, in full half points.
         thresholds: The smallest differences that matter.
         baseline: Variation to compare the others with; None takes the best fixed codec.
-        oracle: Variation that bounds what any policy could gain; None takes the one whose policy is `oracle`.
+        oracle: Variation that shows what foresight gains; None takes the one whose policy is `oracle`.
     """
     names = tuple(dict.fromkeys(trial.variation for trial in trials))
+    axes = dict.fromkeys(axis for trial in trials for axis in trial.axes)
     points: dict[tuple[tuple[str, Value], ...], list[TrialResult]] = {}
     for trial in trials:
-        points.setdefault(tuple(sorted(trial.axes.items())), []).append(trial)
+        point = tuple(sorted((axis, trial.axes.get(axis, "none")) for axis in axes))  # runs of several studies
+        points.setdefault(point, []).append(trial)
     ordered = sorted(points, key=lambda point: [_order(value) for _, value in point])
     grouped = [(point, _variations(points[point], names)) for point in ordered]
     goal = _target([variations for _, variations in grouped]) if target is None else target

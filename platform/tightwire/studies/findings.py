@@ -13,6 +13,14 @@ MANY_SEEDS = 5
 """Seeds below which the paragraph says that they are few."""
 
 
+_UNDECIDED = {
+    "is undecided": ("exact",),
+    "missed the target": ("at least",),
+    "is undecided, for what it is compared with missed the target in some seeds": ("at most",),
+    "cannot be compared, for both missed the target in some seeds": ("unknown",),
+}
+"""What is said of a comparison without verdict, by its bound."""
+
 LEADS = ("Simulated time to", "Bytes up to", "Accuracy at the end")
 """How the sentences begin that say what was found; a comma follows what they are about."""
 
@@ -103,13 +111,14 @@ def _cost_words(panels: Sequence[Panel], family: Sequence[Paired | None]) -> str
         found = [_at(panel, f"{size(p)}{more}") for panel, p in _with(panels, family, verdict)]
         kinds += [f"{verb} {', '.join(found)}"] if found else []
     undecided = list(_with(panels, family, "undecided"))
-    for missed in (False, True):
-        there = [(panel, paired) for panel, paired in undecided if missed == (paired.bound != "exact")]
+    for words, bounds in _UNDECIDED.items():
+        there = [(panel, paired) for panel, paired in undecided if paired.bound in bounds]
         if there:
-            words = "missed the target" if missed else "is undecided"
+            where = ""
             if len(panels) > 1:
-                words += " everywhere" if len(there) == len(panels) else f" at {_place([panel for panel, _ in there])}"
-            kinds.append(words if missed or len(panels) > 1 else f"{words} ({_shown(there[0][1])})")
+                where = " everywhere" if len(there) == len(panels) else f" at {_place([panel for panel, _ in there])}"
+            missed = "exact" not in bounds
+            kinds.append(f"{words}{where}" if missed or len(panels) > 1 else f"{words} ({_shown(there[0][1])})")
     return "; ".join(kinds) or "was not run with the same seeds"
 
 
@@ -125,8 +134,9 @@ def _accuracy(comparison: Comparison) -> Iterator[str]:
         pattern = ", ".join(
             f"{verdict} {_places(panels, family, verdict)}".strip() for verdict in VERDICTS if verdict in verdicts
         )
-        sizes = [points(p.difference.mean) for p in family if p is not None and p.verdict != "undecided"]
-        size = "" if not sizes else f" ({sizes[0] if len(sizes) == 1 else f'{sizes[0]} to {sizes[-1]}'} points)"
+        found = [p.difference.mean for p in family if p is not None and p.verdict != "undecided"]
+        sizes = list(dict.fromkeys(points(size) for size in (min(found), max(found)))) if found else []
+        size = f" ({' to '.join(sizes)} points)" if sizes else ""
         alike.setdefault(pattern, []).append(quoted(name) + size)
     clauses = [f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {pattern}" for pattern, names in alike.items()]
     yield f"Accuracy at the end, against {_references(panels, None)}: {'; '.join(clauses)}."
@@ -206,7 +216,8 @@ def _oracle(panels: Sequence[Panel]) -> Iterator[str]:
             clauses.append(_at(panel, _shown(paired)))
     if clauses:
         yield (
-            "The oracle, which sees the links' future and bounds what a policy could gain, differs in time from the "
+            "The oracle, which sees the links' future and takes the least error that meets the deadline, differs in time "
+            "from the "
             f"best fixed codec by {', '.join(clauses)}."
         )
 
@@ -216,7 +227,8 @@ def _sureness(panels: Sequence[Panel], seeds: int) -> str:
     rule = (
         "Better, worse, saves and costs are said where the 95 % interval of the differences, seed by seed, excludes "
         "zero, also after Holm's correction for many comparisons, and the difference is at least "
-        f"{100 * thresholds.accuracy:g} points or {thresholds.cost:g} %. Undecided does not mean equal."
+        f"{100 * thresholds.accuracy:g} points or {thresholds.cost:g} %. Undecided does not mean equal. The best fixed "
+        "codec is chosen in hindsight, from the same seeds, which favours it."
     )
     if seeds == 1:
         return (

@@ -197,7 +197,7 @@ def load_runs(paths: Sequence[Path]) -> Loaded:
     configs = [reading.config(folder) for folder in folders]
     seen: dict[tuple[str, str, int], str] = {}
     for folder, config, (name, axes) in zip(folders, configs, name_runs(configs), strict=True):
-        seed = int(config.get("seed", "0"))
+        seed = _seed(folder, config)
         point = (name, repr(sorted(axes.items())), seed)
         if point in seen:
             missing.append(Missing(folder.name, f"is {seen[point]} once more: same config, same seed"))
@@ -217,6 +217,15 @@ def curve_of(columns: Mapping[str, AnyArray]) -> Curve:
         seconds=columns["sim_seconds"].astype(np.float64),
         joules=np.cumsum(columns["joules"], dtype=np.float64),
     )
+
+
+def _seed(folder: Path, config: Mapping[str, str]) -> int:
+    try:
+        return int(config.get("seed", "0"))
+    except ValueError:
+        raise TrackingError(
+            f"{folder / 'config.yaml'}: seed: should be a number (received {config['seed']!r})"
+        ) from None
 
 
 def _read(folder: Path, variation: str, axes: Mapping[str, Value], seed: int, config: Mapping[str, str]) -> TrialResult:

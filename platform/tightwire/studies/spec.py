@@ -56,7 +56,7 @@ class Report(Spec):
     baseline: str | None = None
     """Variation that the others are compared with."""
     oracle: str | None = None
-    """Variation that bounds what any policy could gain."""
+    """Variation that shows what foresight gains."""
 
 
 class Study(Spec):
@@ -241,7 +241,7 @@ def _not_varied(study: Study, text: str, keys: Path_) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    problems = error.errors()
+    problems = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # a slip explains a lack
     return _line(problems[0]) + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
 
 

@@ -303,8 +303,8 @@ def _t_p(differences: Sequence[float]) -> float:
     if n < 2:
         return math.nan
     mean, error = float(array.mean()), _standard_error(array)
-    if error == 0.0:
-        return 0.0 if mean else 1.0
+    if error == 0.0:  # accuracy comes in steps of a test sample: equal differences are no certainty
+        return 2.0 ** (1 - n) if mean else 1.0
     return 2.0 * float(stdtr(n - 1, -abs(mean) / error))
 
 
