@@ -216,9 +216,8 @@ def _oracle(panels: Sequence[Panel]) -> Iterator[str]:
             clauses.append(_at(panel, _shown(paired)))
     if clauses:
         yield (
-            "The oracle, which sees the links' future and takes the least error that meets the deadline, differs in time "
-            "from the "
-            f"best fixed codec by {', '.join(clauses)}."
+            "The oracle, which sees the links' future and takes the least error that meets the deadline, differs in "
+            f"time from the best fixed codec by {', '.join(clauses)}."
         )
 
 
