@@ -17,7 +17,8 @@ run: $(READY) ## Set up, then run the main job: adaptive clients on real data
 
 test: lint ## Set up, then every check and test
 	$(BIN)/python -m pytest -n 2 --dist worksteal --quiet tests/unit tests/contract
-	$(BIN)/python -m pytest tests/cluster tests/e2e
+	$(BIN)/python -m pytest tests/cluster
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/e2e
 
 lint: $(READY) ## Lint, format check, types, import direction
 	$(BIN)/ruff check .

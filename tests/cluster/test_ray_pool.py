@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,13 @@ def on_ray(config: Experiment, folder: Path, *, hosts: int, listener: Quiet | No
 
 
 def hosts_at_work() -> list[int]:
-    """Process ids of the client hosts that are carrying out a share right now."""
+    """Process ids of this cluster's client hosts that are carrying out a share right now."""
     found = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        title = " ".join(process.info["cmdline"] or [])
-        if title.startswith(("ray::ClientHostImpl.run", "ray::ClientHostImpl.offers")):
-            found.append(int(process.info["pid"]))
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            title = " ".join(process.cmdline())
+            if title.startswith(("ray::ClientHostImpl.run", "ray::ClientHostImpl.offers")):
+                found.append(process.pid)
     return found
 
 

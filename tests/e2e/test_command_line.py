@@ -21,7 +21,7 @@ population: {clients: 20}
 participation: {cohort: 8}
 checkpoints: {every: 2}
 """
-LONG = EXPERIMENT.replace("rounds: 6", "rounds: 40").replace("epochs: 1", "epochs: 30")
+LONG = EXPERIMENT.replace("rounds: 6", "rounds: 40").replace("epochs: 1", "epochs: 12")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
 
 
