@@ -189,7 +189,7 @@ class Learner(Alone):
         """
         bits = tuple(sorted({bits for bits, _ in self.arms}))
         densities = tuple(sorted({density for _, density in self.arms}))
-        grid = predict(observation.stats, bits, densities, self.entropy)
+        grid = predict(observation.stats, bits, densities, self.entropy, self.arms)
         energy = observation.stats.norm**2
         options, limit = [], ""
         for arm, (width, density) in enumerate(self.arms):

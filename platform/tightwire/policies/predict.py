@@ -83,25 +83,39 @@ class Point:
     """Whether no point of smaller error was too long."""
 
 
-def predict(stats: UpdateStats, bits: Sequence[int], densities: Sequence[float], entropy: Entropy) -> Grid:
-    """Predict the whole grid.
+def predict(
+    stats: UpdateStats,
+    bits: Sequence[int],
+    densities: Sequence[float],
+    entropy: Entropy,
+    wanted: Sequence[tuple[int, float]] | None = None,
+) -> Grid:
+    """Predict the whole grid, or some of its points.
 
     Args:
         stats: Of the vector that would be encoded.
         bits: Bit widths, 1 to 16.
         densities: Kept fractions in (0, 1], rising.
         entropy: The entropy coder.
+        wanted: The points, each its bit width and density; None for all. What stands at the others means nothing.
     """
-    table = predict_tensors(stats, bits, densities, entropy)
+    table = predict_tensors(stats, bits, densities, entropy, wanted)
     known = known_of(stats.schema, tuple(bits), tuple(densities), entropy)
     return Grid(known.given + (table.bytes - known.part[:, None, :]).sum(axis=0), table.error.sum(axis=0))
 
 
-def predict_tensors(stats: UpdateStats, bits: Sequence[int], densities: Sequence[float], entropy: Entropy) -> Table:
-    """Predict the whole grid, tensor by tensor; see `predict`."""
+def predict_tensors(
+    stats: UpdateStats,
+    bits: Sequence[int],
+    densities: Sequence[float],
+    entropy: Entropy,
+    wanted: Sequence[tuple[int, float]] | None = None,
+) -> Table:
+    """Predict the grid, tensor by tensor; see `predict`."""
     known = known_of(stats.schema, tuple(bits), tuple(densities), entropy)
+    mask = np.array([[wanted is None or (b, d) in wanted for d in densities] for b in bits])
     coded, error = _table(
-        known.tensors, np.array(bits, np.int64), known.kept, entropy == "rans", *columns(stats), TABLES
+        known.tensors, np.array(bits, np.int64), known.kept, mask, entropy == "rans", *columns(stats), TABLES
     )
     return Table(coded + known.part[:, None, :], error)
 
@@ -217,7 +231,7 @@ def code_bytes(rans, width, kept, point, tensor, cut, levels, doubled, table):  
 
 
 @numba.njit(cache=True, nogil=True)
-def _table(tensors, bits, kept, rans, starts, cells, counts, sums, squares, low, high, table):  # type: ignore[no-untyped-def]  # so
+def _table(tensors, bits, kept, wanted, rans, starts, cells, counts, sums, squares, low, high, table):  # type: ignore[no-untyped-def]  # so
     coded = np.zeros((len(tensors), len(bits), kept.shape[1]))
     error = np.zeros(coded.shape)
     parts = opened(tensors, kept, starts, cells, counts, sums, squares, low, high)
@@ -225,8 +239,15 @@ def _table(tensors, bits, kept, rans, starts, cells, counts, sums, squares, low,
         width = bits[row]
         levels, doubled = np.empty(1 << width), np.empty(1 << width)
         for at, (part, cut) in enumerate(parts):
-            errors(part, cut, width, 0, kept.shape[1], error[at, row])
-            for point in range(kept.shape[1]):
+            first, last = 0, kept.shape[1]
+            while first < last and not wanted[row, first]:
+                first += 1
+            while last > first and not wanted[row, last - 1]:
+                last -= 1
+            errors(part, cut, width, first, last, error[at, row])
+            for point in range(first, last):
+                if not wanted[row, point]:
+                    continue
                 coded[at, row, point] = code_bytes(
                     rans, width, kept[at, point], point, part, cut, levels, doubled, table
                 )
