@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from tightwire.devices.clock import (
     CODEC_FLOPS,
     Arrival,
-    Turn,
     close_round,
     codec_seconds,
     compute_seconds,
@@ -136,7 +135,3 @@ def test_work_takes_flops_over_flops_a_second() -> None:
     assert compute_seconds(16e9, pi) == 2.0
     assert codec_seconds(10**9, 3, pi) == 3 * CODEC_FLOPS / 8
     assert codec_seconds(10**9, 0, pi) == 0
-
-
-def test_a_turn_is_the_sum_of_its_parts() -> None:
-    assert Turn(download=1.0, compute=2.0, codec=4.0, upload=8.0).total == 15.0

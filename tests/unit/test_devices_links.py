@@ -31,7 +31,7 @@ from tightwire.errors import DataError
 from tightwire.keys import generator
 
 PHONE = Population(tiers={"mid-phone-wifi": 1.0}, spread=0).profile(0, 0)
-RECORDED = Path("/work/shared/data/traces")
+RECORDED = Path(__file__).resolve().parents[3] / "shared" / "data" / "traces"
 modest = settings(deadline=None, max_examples=100)
 
 

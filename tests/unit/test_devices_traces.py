@@ -13,7 +13,7 @@ from tightwire.devices.links import arrives
 from tightwire.devices.traces import LONGEST, PACKET_BITS, Recording, Replay, pairs, pick, read, recording
 from tightwire.errors import DataError
 
-RECORDED = Path("/work/shared/data/traces")
+RECORDED = Path(__file__).resolve().parents[3] / "shared" / "data" / "traces"
 modest = settings(deadline=None, max_examples=100)
 
 schedules = st.lists(st.integers(0, 3000), min_size=1, max_size=60).map(sorted).filter(lambda ms: ms[-1] > 0)

@@ -15,21 +15,6 @@ measured: load, scale (2), a random number from a counter (8), add, floor, clip 
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What one client's turn takes, in seconds, one part after the other."""
-
-    download: float
-    compute: float
-    codec: float
-    upload: float
-
-    @property
-    def total(self) -> float:
-        """Seconds from the start of the round to the last byte of the upload."""
-        return self.download + self.compute + self.codec + self.upload
-
-
-@dataclass(frozen=True, slots=True)
 class Arrival:
     """When one client's upload arrives."""
 

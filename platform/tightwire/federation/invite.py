@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tightwire.arrays import Ints
-from tightwire.devices.energy import can_afford, compute_joules, download_joules, idle_joules
+from tightwire.devices.energy import can_afford, compute_joules, download_joules, idle_joules, tail_joules
 from tightwire.devices.memory import refusal
 from tightwire.devices.population import Profile
 from tightwire.devices.sharing import Transfer, share
@@ -104,7 +104,7 @@ def _member(setup: ServerSetup, profile: Profile, task: ClientTask) -> Member:
 
 def _before_upload(setup: ServerSetup, profile: Profile, task: ClientTask, member: Member) -> float:
     """Joules that receiving and training should take."""
-    radio = download_joules(task.bytes_down, profile) + profile.tail_joules + idle_joules(profile, member.download)
+    radio = download_joules(task.bytes_down, profile) + tail_joules(profile, 1) + idle_joules(profile, member.download)
     return radio + compute_joules(setup.flops_per_sample * member.samples, profile)
 
 

@@ -13,7 +13,7 @@ from tightwire.codecs.feedback import Feedback, for_stages
 from tightwire.codecs.sums import norms
 from tightwire.devices.clock import CODEC_FLOPS, codec_seconds, compute_seconds
 from tightwire.devices.codec_cost import encode_flops
-from tightwire.devices.energy import compute_joules, download_joules, idle_joules, upload_joules
+from tightwire.devices.energy import compute_joules, download_joules, idle_joules, tail_joules, upload_joules
 from tightwire.devices.links import AnyLink, Channels
 from tightwire.devices.memory import workspace
 from tightwire.devices.population import Population, Profile
@@ -252,7 +252,7 @@ class Turns:
             joules=task.battery - report.joules,
             joules_per_byte=profile.joules_per_byte_up,
             joules_per_second=profile.idle_watts,
-            tail=profile.tail_joules,
+            tail=tail_joules(profile, 1),
         )
 
     def upload_fp32(self, report: ClientReport, task: ClientTask, profile: Profile, link: Channels) -> Upload:
@@ -310,7 +310,7 @@ class Turns:
         received = self._received(ready)
         seconds = min(ready.download, ready.task.leaves)
         radio = download_joules(received + self._setup.link.resent(received), ready.profile)
-        return radio + ready.profile.tail_joules + idle_joules(ready.profile, seconds)
+        return radio + tail_joules(ready.profile, 1) + idle_joules(ready.profile, seconds)
 
     def _begins_fp32(self, ready: _Ready) -> float:
         """When this client's upload would begin had both directions carried fp32."""
@@ -401,7 +401,7 @@ class Turns:
             memory=self._room(profile),
             energy=ready.task.battery - joules,
             joules_per_byte=profile.joules_per_byte_up + 8 * profile.idle_watts / profile.uplink,
-            joules_per_upload=profile.tail_joules,
+            joules_per_upload=tail_joules(profile, 1),
             residual=lambda: float(norms(ready.vector - ready.trained.update, schema.size)[0]),
             told=ready.task.told,
             future=future if setup.policy.clairvoyant else None,
