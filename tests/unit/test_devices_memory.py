@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tightwire.codecs.codec import Codec
 from tightwire.codecs.family import lines
-from tightwire.devices.memory import microbatch, refusal, training_memory, workspace
+from tightwire.devices.memory import refusal, training_memory, workspace
 from tightwire.devices.population import Population
 from tightwire.wire.schema import Schema, TensorSpec
 
@@ -38,25 +38,6 @@ def test_a_device_with_just_enough_takes_part() -> None:
     profile = Population(tiers={"sensor-lora": 1.0}, spread=0).profile(0, 0)
     assert refusal(profile, profile.memory) is None
     assert refusal(profile, math.nextafter(profile.memory, math.inf)) == "memory"
-
-
-@settings(deadline=None, max_examples=200)
-@given(st.integers(0, 10_000), st.integers(0, 1000), st.integers(1, 64), st.floats(0, 1e6))
-def test_a_microbatch_is_the_largest_share_that_fits(
-    parameters: int, activations: int, batch: int, memory: float
-) -> None:
-    share = microbatch(parameters, activations, batch, memory)
-    if share is None:
-        assert training_memory(parameters, activations, 1) > memory
-    else:
-        assert 1 <= share <= batch
-        assert training_memory(parameters, activations, share) <= memory
-        assert share == batch or training_memory(parameters, activations, share + 1) > memory
-
-
-def test_a_batch_of_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 sample or more, got 0"):
-        microbatch(10, 10, 0, 1e6)
 
 
 @pytest.mark.parametrize("line", CHAINS)

@@ -48,31 +48,6 @@ def training_memory(parameters: int, activation_bytes_per_sample: int, batch: in
     return VECTORS * BYTES_PER_VALUE * parameters + activation_bytes_per_sample * batch
 
 
-def microbatch(parameters: int, activation_bytes_per_sample: int, batch: int, memory: float) -> int | None:
-    """The most samples of a batch, at most all, that fit into a device's memory at a time; None if not even one does.
-
-    Gradients of a batch that is taken in such shares add up to the batch's own (as long as nothing in the model, such
-    as batch norm, looks across samples), so the update stays the same.
-
-    Args:
-        parameters: As `training_memory`.
-        activation_bytes_per_sample: As `training_memory`.
-        batch: As `training_memory`, 1 or more.
-        memory: Bytes that training may use.
-
-    Raises:
-        ValueError: As `training_memory`, and for a batch of none.
-    """
-    if batch < 1:
-        raise ValueError(f"a batch has 1 sample or more, got {batch}")
-    left = memory - training_memory(parameters, activation_bytes_per_sample, 0)
-    if left < activation_bytes_per_sample:
-        return None
-    if left >= activation_bytes_per_sample * batch:
-        return batch
-    return math.floor(left / activation_bytes_per_sample)
-
-
 def refusal(profile: Profile, needed: float) -> str | None:
     """``"memory"`` if this device cannot hold `needed` bytes of training state, None if it can take part."""
     return "memory" if needed > profile.memory else None
