@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -147,20 +149,26 @@ def sync(
     sys.stdout.write(send(folder) + "\n")
 
 
-def _add_groups() -> None:
-    from tightwire_pipelines.codec import app as codec
-    from tightwire_pipelines.device import app as device
-    from tightwire_pipelines.policy import app as policy
+GROUPS = {
+    "codec": "List the codecs, measure, draw and check them.",
+    "policy": "List the policies, and check one of your own.",
+    "device": "List the device tiers, and show where their numbers come from.",
+}
+"""Commands with commands of their own, each in the module of its name."""
 
-    app.add_typer(codec, name="codec", help="List the codecs, measure, draw and check them.")
-    app.add_typer(policy, name="policy", help="List the policies, and check one of your own.")
-    app.add_typer(device, name="device", help="List the device tiers, and show where their numbers come from.")
+
+def _add_groups(words: Sequence[str]) -> None:
+    """Add all groups, and import only the one that `words` begin with."""
+    for name, help_ in GROUPS.items():
+        wanted = list(words[:1]) == [name]
+        group = import_module(f"tightwire_pipelines.{name}").app if wanted else typer.Typer()
+        app.add_typer(group, name=name, help=help_)
 
 
 def main() -> None:
     """Entry point: errors that are somebody's to mend are one line and an exit code, 2 for bad input."""
     sys.path.append(str(Path.cwd()))  # where the user's own models are looked for, as `python -m` does
-    _add_groups()
+    _add_groups(sys.argv[1:])
     try:
         app()
     except TightwireError as error:

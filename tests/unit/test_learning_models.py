@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that all torch code gives it
 from pydantic import TypeAdapter
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tightwire.arrays import Flat
 from tightwire.errors import ConfigError
@@ -186,6 +187,33 @@ def test_training_cost_of_the_cnn_is_that_of_its_layers() -> None:
     outputs = 784 + 28 * 28 * 32 + 14 * 14 * 64 + 3136 + 512
     assert 4 * outputs <= cost.activation_bytes_per_sample <= 8 * outputs
     assert cost.parameters == model.size
+
+
+class Attention(nn.Module):
+    """Operations that torch's counter knows by themselves, by their parts, and not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Linear(8, 24)
+        self.convolution = nn.Conv1d(6, 6, 3, padding=1, groups=2)
+        self.recurrent = nn.LSTM(8, 8, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.inside(x).chunk(3, dim=-1)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        out, _ = self.recurrent(self.convolution(mixed))
+        return torch.einsum("bij,bkj->bik", out, out).softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("module", "features"),
+    [(Attention(), (6, 8)), (Cnn().build((1, 28, 28), 10, 0), (1, 28, 28)), (nn.GRU(5, 7, batch_first=True), (4, 5))],
+    ids=["attention", "cnn", "gru"],
+)
+def test_training_cost_counts_what_the_counter_of_torch_counts(module: nn.Module, features: tuple[int, ...]) -> None:
+    with FlopCounterMode(display=False) as counter:
+        module(torch.zeros(1, *features))
+    assert training_cost(module, features).flops_per_sample == 3 * counter.get_total_flops() > 0
 
 
 def test_borrowed_torch_state_is_given_back() -> None:
