@@ -120,6 +120,8 @@ class Tracking(Spec):
     """`mlflow` uses MLFLOW_TRACKING_URI, or a sqlite store in the working folder."""
     experiment: str = Field(default="tightwire", min_length=1)
     """Name of the MLflow experiment."""
+    plots: bool = True
+    """Whether a finished run draws its plots, which takes a second."""
 
 
 class Experiment(Spec):

@@ -38,7 +38,6 @@ from tightwire.learning.training import evaluate, train
 from tightwire.policies import Fixed
 from tightwire.tracking.base import RunInfo, Tracker
 from tightwire.tracking.folder import RunFolder
-from tightwire.tracking.plots import draw
 from tightwire.tracking.summary import summarise, write_summary
 from tightwire.wire.ledger import SECTIONS
 
@@ -310,7 +309,10 @@ class Simulation(Generic[Handle]):
             mlflow_run_id=self._tracker.run_id,
             wall_seconds=math.fsum(record.wall_seconds for record in rounds),
         )
-        draw(folder.plots, rounds, decisions, ledger)
+        if self._config.tracking.plots:
+            from tightwire.tracking.plots import draw  # what only trains need not wait for matplotlib
+
+            draw(folder.plots, rounds, decisions, ledger)
         write_summary(folder.summary, summary)
         untracked = self._tracker.finish(summary, status="finished")
         return Ended(

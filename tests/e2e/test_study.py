@@ -40,7 +40,7 @@ STUDY: dict[str, Any] = {
     ],
     "report": {"title": "How many bits?"},
 }
-NOWHERE = "tracking.to=nowhere"
+NOWHERE = "tracking={to: nowhere, plots: false}"
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ SMALL: dict[str, Any] = {
     "population": {"clients": 20},
     "participation": {"cohort": 8, "over": 0.25, "drop": 0.1},
     "checkpoints": {"every": 2},
-    "tracking": {"to": "nowhere"},
+    "tracking": {"to": "nowhere", "plots": False},
 }
 
 
