@@ -17,7 +17,7 @@ from tightwire.arrays import Flat
 from tightwire.codecs.codec import Codec, fp32_frame_length
 from tightwire.config import Experiment
 from tightwire.devices.memory import training_memory
-from tightwire.errors import CheckpointError, ConfigError, LedgerError
+from tightwire.errors import CheckpointError, ConfigError, LedgerError, TrackingError
 from tightwire.federation.checkpoint import Checkpoints
 from tightwire.federation.client import ClientRunner
 from tightwire.federation.digest import digest
@@ -237,6 +237,7 @@ class Simulation(Generic[Handle]):
             ConfigError: Another process is running this run.
             CheckpointError: The end of the run could not be saved, or no checkpoint is whole.
             LedgerError: The run's bill does not add up.
+            TrackingError: The results could not be written; all rounds are saved.
         """
         with self._folder.locked():
             scratch = self._folder.path / "scratch"
@@ -254,7 +255,13 @@ class Simulation(Generic[Handle]):
                 state = self._rounds(stopping)
             if state.round <= self._config.rounds:
                 return Ended(state.round - 1, None, untracked=self._tracker.finish(None, status="killed"))
-            return self._conclude(state)
+            try:
+                return self._conclude(state)
+            except OSError as error:
+                raise TrackingError(
+                    f"{self._folder.path}: the results could not be written ({error.strerror or error}); all rounds "
+                    f"are saved: free some space, then: tightwire run --resume {self._folder.path}"
+                ) from error
         except BaseException as error:
             status = "killed" if isinstance(error, KeyboardInterrupt) else "failed"
             untracked = self._tracker.finish(None, status=status)
