@@ -193,13 +193,15 @@ def spawn_coordinator(
     Raises:
         ConfigError: A detached coordinator of an earlier driver is still carrying out this run.
     """
-    options = Coordinator.options(num_cpus=0, max_concurrency=3)
+    # without task events: Ray's head would remember each of a driver's 100,000 looks at the progress
+    options = Coordinator.options(num_cpus=0, max_concurrency=3, enable_task_events=False)
     if detached:
         name = f"tightwire:{info.folder}"
         _make_way(name, info)
         options = Coordinator.options(
             num_cpus=0,
             max_concurrency=3,
+            enable_task_events=False,
             lifetime="detached",
             name=name,
             namespace=NAMESPACE,

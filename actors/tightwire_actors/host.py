@@ -66,4 +66,10 @@ def spawn_client_host(
     Ray does not restart it, `RayPool` replaces it.
     """
     place = PlacementGroupSchedulingStrategy(placement_group=room, placement_group_bundle_index=slot)
-    return ClientHost.options(num_cpus=cpus, max_restarts=0, scheduling_strategy=place).remote(config, data)
+    options = ClientHost.options(
+        num_cpus=cpus,
+        max_restarts=0,
+        scheduling_strategy=place,
+        enable_task_events=False,  # Ray's head would remember each of 100,000 shares
+    )
+    return options.remote(config, data)
