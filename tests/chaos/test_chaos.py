@@ -32,7 +32,7 @@ def end_right(folder: Path, seed: int, faults: int) -> None:
     assert digest == digest_of(undisturbed)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_ten_faults_by_chance_end_in_the_undisturbed_digest(tmp_path: Path) -> None:
     end_right(tmp_path, int(os.environ.get("CHAOS_SEED", "1")), int(os.environ.get("CHAOS_FAULTS", "10")))
 

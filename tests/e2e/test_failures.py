@@ -4,12 +4,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from clusters import environment
+from disks import fill, small_disk
 from scenarios import SMALL, Quiet, digest_of, run_here, small
 from tightwire import simulation
 from tightwire.errors import CheckpointError, TightwireError
@@ -18,12 +18,15 @@ from tightwire.federation.records import RoundRecord
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 
 
-def test_kill_9_before_any_change_to_the_disk_costs_no_bit_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_kill_9_in_training_in_an_upload_or_before_any_change_to_the_disk_costs_no_bit_and_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
     words = [sys.executable, str(SUPPORT / "killed_at.py"), str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     undisturbed, *lives = [json.loads(line) for line in done.stdout.splitlines()]
     about_to_change = done.stderr.splitlines()
+    assert about_to_change[:3] == ["since", "encode", "mean"], "never killed at a client's or the server's work"
     for what in ("model-000003", "memory-", "ledger-000003", "manifest-000003", "manifest-000001", "summary.json"):
         assert any(name.startswith(what) for name in about_to_change), f"never killed at {what}"
     assert len(lives) == len(about_to_change) > 15
@@ -34,17 +37,10 @@ def test_kill_9_before_any_change_to_the_disk_costs_no_bit_and_leaves_nothing_be
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MB; to mount one takes a privilege."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+def disk() -> Iterator[Path]:
+    """A disk of 8 MB."""
+    with small_disk(8) as place:
+        yield place
 
 
 class Filling(Quiet):
@@ -62,18 +58,11 @@ class Filling(Quiet):
             fill(self.ballast)
 
 
-def fill(ballast: Path) -> None:
-    """Grow a file until there is no space left."""
-    with ballast.open("ab", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-
-
 def test_a_full_disk_costs_no_round_and_once_there_is_space_a_resume_ends_in_the_undisturbed_digest(
-    tmp_path: Path, small_disk: Path
+    tmp_path: Path, disk: Path
 ) -> None:
-    config, run = small(rounds=9), small_disk / "run"
-    listener = Filling(small_disk, first=4)
+    config, run = small(rounds=9), disk / "run"
+    listener = Filling(disk, first=4)
     with pytest.raises(CheckpointError, match=r"after round 9 could not be written \(No space left on device\)"):
         run_here(config, run, listener=listener)
     assert [record.round for record in listener.records] == list(range(1, 10)), "it went on"
@@ -90,13 +79,13 @@ def test_a_full_disk_costs_no_round_and_once_there_is_space_a_resume_ends_in_the
 
 
 def test_a_disk_that_is_full_when_the_results_are_written_says_so_and_a_resume_writes_them(
-    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, run = small(), small_disk / "run"
+    config, run = small(), disk / "run"
     audit = simulation._audit
 
     def full(*tables: object) -> None:  # the moment between the last checkpoint and the first table
-        fill(small_disk / "ballast")
+        fill(disk / "ballast")
         audit(*tables)  # type: ignore[arg-type]  # what it was called with
 
     monkeypatch.setattr(simulation, "_audit", full)
@@ -104,7 +93,7 @@ def test_a_disk_that_is_full_when_the_results_are_written_says_so_and_a_resume_w
         run_here(config, run)
     assert not (run / "summary.json").exists()
     monkeypatch.setattr(simulation, "_audit", audit)
-    (small_disk / "ballast").unlink()
+    (disk / "ballast").unlink()
     again = Quiet()
     resumed = run_here(config, run, listener=again)
     assert again.records == [], "all rounds were saved"
@@ -112,14 +101,12 @@ def test_a_disk_that_is_full_when_the_results_are_written_says_so_and_a_resume_w
     assert digest_of(resumed) == digest_of(run_here(config, tmp_path / "roomy"))
 
 
-def test_a_command_on_a_full_disk_ends_with_one_line(small_disk: Path) -> None:
-    (small_disk / "small.yaml").write_text(json.dumps({**SMALL, "name": "run"}))
-    run_here(small(rounds=6), small_disk / "runs" / "run", stop_after=4)
-    fill(small_disk / "ballast")
+def test_a_command_on_a_full_disk_ends_with_one_line(disk: Path) -> None:
+    (disk / "small.yaml").write_text(json.dumps({**SMALL, "name": "run"}))
+    run_here(small(rounds=6), disk / "runs" / "run", stop_after=4)
+    fill(disk / "ballast")
     words = [sys.executable, "-m", "tightwire_pipelines", "run", "--resume", "run", "--in-process"]
-    done = subprocess.run(
-        words, cwd=small_disk, env=environment(), capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run(words, cwd=disk, env=environment(), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1, done.stderr
     assert "No space left on device" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
