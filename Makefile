@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench mlflow clean setup
+.PHONY: help run test test-long lint format bench mlflow clean setup
 
 help: ## Say what each target does
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 run: $(READY) ## Set up, then run the main job: adaptive clients on real data
 	$(BIN)/tightwire run examples/digits.yaml
@@ -19,6 +19,10 @@ test: lint ## Set up, then every check and test
 	$(BIN)/python -m pytest -n 2 --dist worksteal --quiet tests/unit tests/contract
 	$(BIN)/python -m pytest tests/cluster
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/e2e
+	$(BIN)/python -m pytest tests/chaos
+
+test-long: $(READY) ## A hundred faults by chance, and two thousand rounds that leak nothing: half an hour
+	$(BIN)/python -m pytest -m long -s tests/chaos
 
 lint: $(READY) ## Lint, format check, types, import direction
 	$(BIN)/ruff check .

@@ -87,7 +87,7 @@ class CoordinatorImpl:
                 "start the run in a folder that all machines of the cluster share"
             ) from None
         parts = Parts.load(self._config)
-        pool = RayPool(self._config, parts.data, hosts=self._hosts, note=self.note)
+        pool = RayPool(self._config, parts.data, hosts=self._hosts, note=self.note, stopping=self._stopping.is_set)
         try:
             simulation = Simulation(parts, RunFolder(self._info.folder), pool, self._tracker(), self)
             return simulation.run(self._info, self._stopping.is_set)
@@ -186,22 +186,22 @@ def spawn_coordinator(
         info: What is known of the run; its folder must be reachable from the coordinator's machine, and so must the
             working folder, from which the paths of the experiment start.
         tracker: Makes the tracker, in the coordinator's process.
-        hosts: Client hosts to start.
-        detached: Whether it goes on when the driver leaves; it then has the name `tightwire:<the run's folder>` in the
+        hosts: The most client hosts to start; see `RayPool`.
+        detached: Whether it is to go on when the driver leaves. It has the name `tightwire:<the run's folder>` in the
             namespace `tightwire` until it is done.
 
     Raises:
-        ConfigError: A detached coordinator of an earlier driver is still carrying out this run.
+        ConfigError: A coordinator of an earlier driver is still carrying out this run.
     """
-    options = Coordinator.options(num_cpus=0, max_concurrency=3)
-    if detached:
-        name = f"tightwire:{info.folder}"
-        _make_way(name, info)
-        options = Coordinator.options(
-            num_cpus=0,
-            max_concurrency=3,
-            lifetime="detached",
-            name=name,
-            namespace=NAMESPACE,
-        )
+    name = f"tightwire:{info.folder}"
+    _make_way(name, info)
+    options = Coordinator.options(
+        num_cpus=0,
+        max_concurrency=3,
+        enable_task_events=False,  # or Ray's head would keep each of a driver's looks at the progress, up to 100,000
+        # always: of another actor that died Ray would keep the placement groups until the driver leaves
+        lifetime="detached",
+        name=name,
+        namespace=NAMESPACE,
+    )
     return options.remote(config, info, tracker, hosts, Path.cwd(), detached)

@@ -24,6 +24,11 @@ class ClientHostImpl:
         self._runner = Parts.of(config, data).runner()
 
     @ray.method
+    def node(self) -> str:
+        """The id of this host's machine; answered once the host can work."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    @ray.method
     def run(
         self, broadcast: Broadcast, tasks: Sequence[ClientTask], remembering: Sequence[int], *memories: Memory
     ) -> list[Any]:
@@ -59,11 +64,19 @@ ClientHost: ActorClass[ClientHostImpl] = ray.remote(ClientHostImpl)
 
 
 def spawn_client_host(
-    config: Experiment, data: "ray.ObjectRef[FederatedData]", *, cpus: float, room: PlacementGroup, slot: int
+    config: Experiment, data: "ray.ObjectRef[FederatedData]", *, room: PlacementGroup, slot: int
 ) -> ActorProxy[ClientHostImpl]:
-    """Start a client host on the `cpus` CPUs of bundle `slot` of `room`.
+    """Start a client host on what `config.hosts` reserves, which is bundle `slot` of `room`.
 
-    Ray does not restart it, `RayPool` replaces it.
+    Ray does not restart it, `Roster` does.
     """
     place = PlacementGroupSchedulingStrategy(placement_group=room, placement_group_bundle_index=slot)
-    return ClientHost.options(num_cpus=cpus, max_restarts=0, scheduling_strategy=place).remote(config, data)
+    reserved = config.hosts
+    return ClientHost.options(
+        num_cpus=reserved.cpus,
+        num_gpus=reserved.gpus,
+        resources=dict(reserved.resources),
+        max_restarts=0,
+        enable_task_events=False,  # or Ray's head would keep a record of each share, up to 100,000
+        scheduling_strategy=place,
+    ).remote(config, data)

@@ -1,32 +1,24 @@
 """The pool whose hosts are Ray actors."""
 
-import heapq
 import math
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import ray
-from ray.actor import ActorHandle, ActorProxy
-from ray.exceptions import (
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayTaskError,
-    WorkerCrashedError,
-)
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.exceptions import ObjectLostError, RayTaskError
 
 from tightwire.arrays import Ints
 from tightwire.codecs.codec import Memory
 from tightwire.config import Experiment
-from tightwire.errors import TightwireError
 from tightwire.federation.store import MB, Kept, MemoryStore, size
 from tightwire.federation.tasks import Broadcast, ClientTask, Offer, ShareResult
 from tightwire.learning.samples import FederatedData
-from tightwire_actors.host import ClientHostImpl, spawn_client_host
+from tightwire_actors.failures import HOST_DIED, HostsLostError, MachineLostError, NoRoomError, raised
+from tightwire_actors.roster import Host, Roster
+from tightwire_actors.shares import Pace, Share, shares
 
 Remembered: TypeAlias = "Kept | ray.ObjectRef[Memory]"
 
@@ -36,49 +28,40 @@ SMALL = 100_000
 ATTEMPTS = 4
 """Hosts that may die over one share before the run gives up: such a share kills whoever takes it."""
 
+LOST_RACES = 3
+"""Races in a row that a host may lose before another takes its place; twice as many for the next there, and so on."""
+
+STUCK_SECONDS = 5.0
+"""A host that is not back so long after its share was given up is replaced, once a round begins."""
+
+START_SECONDS = 30.0
+"""How long the first round waits for hosts that have a place and are starting, once there are enough."""
 
 ROOM_SECONDS = 20.0
-"""How long hosts wait for their CPUs before a person is told."""
+"""How long hosts wait for room before a person is told; told again after twice as long, and so on."""
 
-HOST_DIED = (
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,  # of a result, before it was fetched: its host's machine died
-    OutOfMemoryError,  # Ray's memory monitor killed it
-    RayActorError,
-    WorkerCrashedError,
-)
-
-
-class ClusterError(TightwireError):
-    """The cluster ended the run; it can be resumed from its last checkpoint."""
-
-
-class HostsLostError(ClusterError):
-    """A share of clients that no host survived."""
-
-
-class HostStartError(ClusterError):
-    """A client host that cannot be set up."""
-
-
-class MachineLostError(ClusterError):
-    """A machine of the cluster died with clients' memories that only it had."""
-
-    def __init__(
-        self, message: str = "a machine of the cluster died, and with it what clients remember, such as residuals"
-    ) -> None:
-        super().__init__(message)
+POLL_SECONDS = 0.5
+"""While nobody can work, how often to look whether the run is to stop."""
 
 
 class RayPool:
     """Deals each cohort out to client hosts, one call a host a round; see `tightwire.federation.pool.Pool`.
 
-    A host that dies is replaced and its share redone, with the same bits, since a host keeps nothing that the share's
-    result depends on but trained updates, which it can train again. Clients' memories of up to `SMALL` bytes are kept
-    by the caller, and beyond ``hosts.memory_mb`` on its disk. Larger ones are Ray objects that the caller owns, in the
-    object store of the machine that made them, which Ray spills to that machine's disk when it is full: they survive
-    the host's process, and not its machine.
+    Hosts come and go. A cohort is dealt to those that are idle when its round begins. The share of one that dies goes
+    to whoever is idle next, with the same bits, since a host keeps nothing that the share's result depends on but
+    trained updates, which can be trained again. A share that takes much longer than the others is given to an idle host
+    as well, and whoever ends first wins.
+
+    Clients' memories of up to `SMALL` bytes are kept by the caller, and beyond ``hosts.memory_mb`` on its disk. Larger
+    ones are Ray objects that the caller owns, in the object store of the machine that made them, which Ray spills to
+    that machine's disk when it is full: they survive the host's process, and not its machine.
+
+    Args:
+        config: The experiment.
+        data: What the clients learn from.
+        hosts: The most hosts; as many are needed to begin with, unless ``hosts.workers`` is a range.
+        note: Told, in one line, what a person should know.
+        stopping: Asked while the pool waits for room on the cluster; True ends the wait.
     """
 
     def __init__(
@@ -88,22 +71,25 @@ class RayPool:
         *,
         hosts: int,
         note: Callable[[str], None],
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config = config
         self._sizes: Ints = data.sizes
-        self._data = ray.put(data)
         self._note = note
+        self._stopping = stopping
         self._limit = round(config.hosts.memory_mb * MB)
         self._store = MemoryStore(self._limit)
-        self._room = placement_group([{"CPU": config.hosts.cpus}] * hosts)
-        if not self._room.wait(ROOM_SECONDS):
-            note("waiting for room on the cluster for the client hosts")
-        self._hosts: list[ActorProxy[ClientHostImpl]] = [self._spawn(slot) for slot in range(hosts)]
+        workers = config.hosts.workers
+        least = hosts if workers is None else min(workers.min, hosts)
+        self._roster = Roster(config, ray.put(data), least=least, most=hosts, note=note)
+        self._flights: dict[ray.ObjectRef[object], _Flight] = {}
+        self._paces = {"offers": Pace(), "run": Pace()}
+        self._opened = False
 
     @property
     def hosts(self) -> int:
         """Client hosts alive now."""
-        return len(self._hosts)
+        return len(self._roster.hosts)
 
     def open(self, folder: Path) -> None:
         """See `Pool.open`; `folder` takes what the coordinator keeps itself."""
@@ -130,12 +116,14 @@ class RayPool:
             HostsLostError: Host after host died over the same share.
             HostStartError: A host's constructor raised.
             MachineLostError: Memories were lost with their machine.
+            NoRoomError: The run was asked to stop while it waited for room.
+            StoreFullError: A machine has no room for a share's results.
             TightwireError: Whatever a share raised.
         """
         for flight, (result, sizes) in self._share_out("run", broadcast, tasks, memories):
             refs = {
                 task.client: ref
-                for task, ref in zip(flight.share, flight.memories, strict=True)
+                for task, ref in zip(flight.share.tasks, flight.memories, strict=True)
                 if task.client in sizes
             }
             yield result, {client: self._adopt(ref, sizes[client]) for client, ref in refs.items()}
@@ -150,126 +138,212 @@ class RayPool:
         Raises:
             MachineLostError: It was lost with its machine.
         """
-        if isinstance(handle, Kept):
-            return self._store.get(handle)
-        try:
-            return ray.get(handle)
-        except ObjectLostError:
-            raise MachineLostError from None
+        return self._store.get(handle) if isinstance(handle, Kept) else _fetch(handle)
 
     def close(self) -> None:
         """See `Pool.close`."""
-        for host in self._hosts:
-            _kill(host)
-        self._hosts = []
+        self._flights.clear()
+        self._roster.close()
         self._store.close()
-        remove_placement_group(self._room)
 
     def _adopt(self, ref: "ray.ObjectRef[Memory]", size: int) -> Remembered:
         """A host's memory as this pool keeps it."""
-        return self._store.put(ray.get(ref)) if size <= SMALL else ref
+        return self._store.put(_fetch(ref)) if size <= SMALL else ref
 
     def _share_out(
         self, method: str, broadcast: Broadcast, tasks: Sequence[ClientTask], memories: Mapping[int, Remembered]
     ) -> "Iterator[tuple[_Flight, Any]]":  # Any: what the method gives first
+        if not tasks:
+            return
+        self._gather()
+        waiting = deque(shares(tasks, self._sizes, len(self._roster.idle), self._config.hosts.clients_per_host))
+        left, pace = len(waiting), self._paces[method]
         payload = ray.put(broadcast)
-        pending: dict[ray.ObjectRef[object], _Flight] = {}
-        for slot, share in enumerate(deal(tasks, self._sizes, len(self._hosts), self._config.hosts.clients_per_host)):
-            if share:
-                self._launch(_Flight(method, slot, share, 1), payload, memories, pending)
-        while pending:
-            (done,), _ = ray.wait(list(pending), num_returns=1)
-            flight = pending.pop(done)
-            try:
-                given = ray.get(done)
-            except RayTaskError as error:
-                raise _raised(error) from None
-            except HOST_DIED as error:
-                self._replace(flight, broadcast.round, error)
-                again = _Flight(method, flight.slot, flight.share, flight.attempt + 1)
-                self._launch(again, payload, memories, pending)
-                continue
-            yield flight, given
+        try:
+            while left:
+                for host in self._roster.idle:
+                    share = waiting.popleft() if waiting else self._slow(pace, broadcast.round)
+                    if share is None:
+                        break
+                    self._launch(_Flight(method, host, share), payload, memories)
+                if not self._at_work():
+                    self._gather()
+                    continue
+                event = self._next(self._until_slow(pace))
+                flight = None if event is None else self._take(event)
+                if flight is None:
+                    continue
+                try:
+                    given = ray.get(flight.first)
+                except RayTaskError as error:
+                    raise raised(error) from None
+                except HOST_DIED:
+                    self._lose(flight, broadcast.round, waiting)
+                    continue
+                left -= 1
+                pace.ended(flight.share, time.monotonic() - flight.began)
+                self._win(flight)
+                yield flight, given
+        finally:
+            for flight in self._flights.values():
+                flight.drop()
 
-    def _spawn(self, slot: int) -> ActorProxy[ClientHostImpl]:
-        return spawn_client_host(self._config, self._data, cpus=self._config.hosts.cpus, room=self._room, slot=slot)
+    def _at_work(self) -> list["_Flight"]:
+        """Flights whose share is still wanted."""
+        return [flight for flight in self._flights.values() if flight.over is None]
+
+    def _gather(self) -> None:
+        """Wait until hosts are idle, at first as many as the run needs.
+
+        Raises:
+            NoRoomError: The run is to stop.
+        """
+        while (event := self._next(0.0)) is not None:
+            self._take(event)
+        began = told = time.monotonic()
+        pause = ROOM_SECONDS
+        while True:
+            self._renew_the_slow()
+            now = time.monotonic()
+            if (
+                self._roster.enough
+                and self._roster.idle
+                and (self._opened or self._roster.settled or now - began > START_SECONDS)
+            ):
+                break
+            if self._stopping():
+                raise NoRoomError(f"stopped while it waited for room on the cluster: {self._roster.wanting()}")
+            if not self._roster.enough and now - told > pause:
+                self._note(f"waiting for room on the cluster: {self._roster.wanting()}")
+                told, pause = now, 2 * pause
+            if (event := self._next(POLL_SECONDS)) is not None:
+                self._take(event)
+        if not self._opened:
+            self._opened = True
+            self._roster.open()
+
+    def _next(self, timeout: float | None) -> "ray.ObjectRef[object] | None":
+        """The next thing to happen, or None when nothing has for `timeout` seconds."""
+        events = [*self._flights, *self._roster.events]
+        if not events:
+            time.sleep(timeout or POLL_SECONDS)
+            return None
+        happened, _ = ray.wait(events, timeout=timeout)
+        return happened[0] if happened else None
+
+    def _take(self, event: "ray.ObjectRef[object]") -> "_Flight | None":
+        """Note what has happened; returns a flight that has ended and whose share is still wanted."""
+        if self._roster.hear(event):
+            return None
+        flight = self._flights.pop(event)
+        flight.host.busy = False
+        if flight.over is None:
+            return flight
+        try:
+            ray.get(event)
+        except RayTaskError:
+            pass  # of a round that was given up
+        except HOST_DIED:
+            self._roster.bury(flight.host)
+        return None
 
     def _launch(
-        self,
-        flight: "_Flight",
-        payload: "ray.ObjectRef[Broadcast]",
-        memories: Mapping[int, Remembered],
-        pending: dict["ray.ObjectRef[object]", "_Flight"],
+        self, flight: "_Flight", payload: "ray.ObjectRef[Broadcast]", memories: Mapping[int, Remembered]
     ) -> None:
-        remembering = [task.client for task in flight.share if task.client in memories]
+        tasks = flight.share.tasks
+        remembering = [task.client for task in tasks if task.client in memories]
         handles = [memories[client] for client in remembering]
         known = [self._store.get(handle) if isinstance(handle, Kept) else handle for handle in handles]
         # Any: ray's types know neither `options` nor several returns
-        method: Any = getattr(self._hosts[flight.slot], flight.method)
+        method: Any = getattr(flight.host.actor, flight.method)
         if flight.method == "run":
-            method = method.options(num_returns=1 + len(flight.share))
-        given = method.remote(payload, flight.share, remembering, *known)
-        first, *flight.memories = given if isinstance(given, list) else [given]
-        pending[first] = flight
+            method = method.options(num_returns=1 + len(tasks))
+        given = method.remote(payload, tasks, remembering, *known)
+        flight.first, *flight.memories = given if isinstance(given, list) else [given]
+        flight.host.busy = True
+        flight.share.runs += 1
+        self._flights[flight.first] = flight
 
-    def _replace(self, flight: "_Flight", round_: int, error: Exception) -> None:
-        if isinstance(error, RayActorError) and error.actor_init_failed:
-            reason = str(error).strip().splitlines()[-1]
-            raise HostStartError(f"a client host cannot be set up: {reason.removeprefix('tightwire.errors.')}")
-        clients = ", ".join(str(task.client) for task in flight.share[:5]) + (", ..." if len(flight.share) > 5 else "")
-        if flight.attempt == ATTEMPTS:
+    def _lose(self, flight: "_Flight", round_: int, waiting: deque[Share]) -> None:
+        """A host has died at work; its share is for whoever is idle next."""
+        self._roster.bury(flight.host)
+        share, tasks = flight.share, flight.share.tasks
+        share.runs -= 1
+        share.deaths += 1
+        if share.deaths == ATTEMPTS:
+            clients = ", ".join(str(task.client) for task in tasks[:5]) + (", ..." if len(tasks) > 5 else "")
             raise HostsLostError(
-                f"round {round_}: {ATTEMPTS} client hosts died over the same {len(flight.share)} clients ({clients}); "
+                f"round {round_}: {ATTEMPTS} client hosts died over the same {len(tasks)} clients ({clients}); "
                 "they may need more memory than the machine has: try fewer workers"
             )
-        self._note(f"round {round_}: a client host died; its {len(flight.share)} clients are redone on a new one")
-        _kill(self._hosts[flight.slot])
-        self._hosts[flight.slot] = self._spawn(flight.slot)
+        self._note(f"round {round_}: a client host died; its {len(tasks)} clients are redone, {self.hosts} hosts left")
+        if not share.runs:
+            waiting.append(share)
+
+    def _win(self, flight: "_Flight") -> None:
+        """A share is there; whoever else is at it works for nothing."""
+        flight.host.lost_races = 0
+        for rival in self._at_work():
+            if rival.share is flight.share:
+                rival.drop()
+                rival.host.lost_races += 1
+
+    def _slow(self, pace: Pace, round_: int) -> Share | None:
+        """A share that takes too long where it is, for an idle host to try."""
+        now = time.monotonic()
+        for flight in self._at_work():
+            share = flight.share
+            if share.runs == 1 and now - flight.began >= pace.patience(share):
+                self._note(
+                    f"round {round_}: a client host is slow; its {len(share.tasks)} clients are raced on another"
+                )
+                return share
+        return None
+
+    def _until_slow(self, pace: Pace) -> float | None:
+        """Seconds until somebody idle should look again; None where that cannot be said, or nobody is."""
+        if not self._roster.idle:
+            return None
+        now = time.monotonic()
+        alone = [flight for flight in self._at_work() if flight.share.runs == 1]
+        pause = min((flight.began + pace.patience(flight.share) - now for flight in alone), default=math.inf)
+        return None if math.isinf(pause) else max(0.0, pause)
+
+    def _renew_the_slow(self) -> None:
+        """Replace hosts that are stuck with a share that nobody wants any more, or that lost race after race."""
+        now = time.monotonic()
+        stuck = {flight.host for flight in self._flights.values() if flight.over and now - flight.over > STUCK_SECONDS}
+        for host in list(self._roster.hosts):
+            if host in stuck or host.lost_races >= LOST_RACES * 2**host.seat.renewed:
+                self._note("a client host that was too slow again and again is replaced")
+                self._flights = {event: flight for event, flight in self._flights.items() if flight.host is not host}
+                self._roster.renew(host)
 
 
 class _Flight:
     """A share on its way."""
 
-    __slots__ = ("attempt", "memories", "method", "share", "slot")
+    __slots__ = ("began", "first", "host", "memories", "method", "over", "share")
 
-    def __init__(self, method: str, slot: int, share: Sequence[ClientTask], attempt: int) -> None:
+    def __init__(self, method: str, host: Host, share: Share) -> None:
         self.method = method
-        self.slot = slot
+        self.host = host
         self.share = share
-        self.attempt = attempt
+        self.began = time.monotonic()
+        self.first: ray.ObjectRef[object]
         self.memories: list[ray.ObjectRef[Memory]] = []
+        self.over: float | None = None
+        """When it was given up: nobody wants what it brings; the host is busy until it is back."""
+
+    def drop(self) -> None:
+        """Give it up."""
+        if self.over is None:
+            self.over = time.monotonic()
+            self.memories = []
 
 
-def _kill(host: ActorProxy[ClientHostImpl]) -> None:
-    ray.kill(cast("ActorHandle[ClientHostImpl]", host))
-
-
-def _raised(error: RayTaskError) -> Exception:
-    """What a share raised, as the host raised it; Ray hands a lost argument to the share, which then raises it."""
-    cause: Exception = error
-    while isinstance(cause, RayTaskError):
-        cause = cause.cause
-    if isinstance(cause, ObjectLostError):
-        return MachineLostError()
-    return cause if isinstance(cause, TightwireError) else error
-
-
-def deal(tasks: Sequence[ClientTask], sizes: Ints, hosts: int, capacity: int | None = None) -> list[list[ClientTask]]:
-    """Split a cohort into one share a host, the largest clients first, each to the host with the fewest samples yet.
-
-    Args:
-        tasks: The cohort.
-        sizes: Samples of each client, shape (clients,).
-        hosts: Number of shares.
-        capacity: At most so many clients in a share, if that is room enough for the cohort; else as few as can be.
-    """
-    if capacity is not None:
-        capacity = max(capacity, math.ceil(len(tasks) / hosts))
-    loads = [(0, slot) for slot in range(hosts)]
-    shares: list[list[ClientTask]] = [[] for _ in range(hosts)]
-    for task in sorted(tasks, key=lambda task: (-int(sizes[task.client]), task.client)):
-        load, slot = heapq.heappop(loads)
-        shares[slot].append(task)
-        if capacity is None or len(shares[slot]) < capacity:
-            heapq.heappush(loads, (load + int(sizes[task.client]), slot))
-    return shares
+def _fetch(ref: "ray.ObjectRef[Memory]") -> Memory:
+    try:
+        return ray.get(ref)
+    except ObjectLostError:
+        raise MachineLostError from None

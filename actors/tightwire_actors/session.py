@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -12,16 +13,25 @@ import ray
 from ray._private.services import canonicalize_bootstrap_address  # no public way to look "auto" up before joining
 from ray._raylet import Config  # type: ignore[attr-defined]  # compiled; no public way to have the environment read again
 from ray.actor import ActorHandle, ActorProxy
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from tightwire.config import Experiment
 from tightwire.errors import ConfigError, TightwireError
 from tightwire.simulation import Ended, Listener
 from tightwire.tracking.base import RunInfo, Tracker
-from tightwire_actors.coordinator import ANSWER_SECONDS, CoordinatorImpl, spawn_coordinator
-from tightwire_actors.pool import ClusterError
+from tightwire.tracking.folder import RunFolder
+from tightwire_actors.coordinator import ANSWER_SECONDS, CoordinatorImpl, Progress, spawn_coordinator
+from tightwire_actors.failures import ClusterError, raised
+from tightwire_actors.once import Once
+from tightwire_actors.room import check_room
 
 POLL_SECONDS = 0.2
+
+DEATHS = 3
+"""Coordinators that may die in a row, with no new round between them."""
+
+LOCK_SECONDS = 30.0
+"""How long a coordinator that died may keep the run's folder: the process may end after Ray has given it up."""
 
 CONNECT_SECONDS = 5.0
 """How long a cluster's address has to answer; Ray itself would try for minutes."""
@@ -32,15 +42,22 @@ class CoordinatorLostError(ClusterError):
 
 
 def hosts_wanted(config: Experiment) -> int:
-    """Client hosts to start: `hosts.workers`, or what `hosts.clients_per_host` makes of the cohort, or one a core."""
+    """The most client hosts: `hosts.workers`, or what `hosts.clients_per_host` makes of the cohort, or one a core."""
     selected = config.participation.invited
-    if config.hosts.workers is not None:
-        wanted = config.hosts.workers
+    workers = config.hosts.workers
+    if workers is not None:
+        wanted = selected if workers.max is None else workers.max
     elif config.hosts.clients_per_host is not None:
         wanted = math.ceil(selected / config.hosts.clients_per_host)
     else:
         wanted = os.cpu_count() or 1
     return min(wanted, selected)
+
+
+def hosts_needed(config: Experiment) -> int:
+    """The client hosts without which no round begins: all of them, unless `hosts.workers` is a range."""
+    wanted = hosts_wanted(config)
+    return wanted if config.hosts.workers is None else min(config.hosts.workers.min, wanted)
 
 
 def run_on_ray(
@@ -56,6 +73,9 @@ def run_on_ray(
 
     With an address (or RAY_ADDRESS) the run joins that cluster, and its coordinator is detached: it goes on if this
     process leaves. Without one, or with "local", a cluster on this machine is started and ends with this process.
+
+    A coordinator that dies is replaced as long as this process is there, and the new one goes on from the last
+    checkpoint.
 
     Args:
         config: The experiment.
@@ -73,39 +93,67 @@ def run_on_ray(
     """
     address = address or os.environ.get("RAY_ADDRESS")
     detached = address not in (None, "", "local")
-    hosts = hosts_wanted(config)
+    hosts, needed = hosts_wanted(config), hosts_needed(config)
     try:
         if address and detached:
-            _join(address, hosts, config.hosts.cpus)
+            _join(address)
         else:
+            if needed < hosts:
+                hosts = max(needed, min(hosts, int((os.cpu_count() or 1) / config.hosts.cpus)))
             _start(hosts * config.hosts.cpus)
         connected()
-        coordinator = spawn_coordinator(config, info, tracker, hosts=hosts, detached=detached)
-        try:
-            return _watch(coordinator, listener, stopping)
-        except KeyboardInterrupt:
-            if detached:
-                ray.wait([coordinator.stop.remote()], timeout=ANSWER_SECONDS)
-                listener.note(
-                    f"the run goes on at {address} until its round has closed and is saved; "
-                    f"then continue with: tightwire run --resume {info.folder}"
-                )
-            raise
+        where = f"the cluster at {address}" if detached else "this machine"
+        check_room(where, needed, config.hosts.reserved, config.hosts.placement)
+        once, deaths = Once(listener), 0
+        while True:
+            coordinator = spawn_coordinator(config, info, tracker, hosts=hosts, detached=detached)
+            before = once.round_told
+            try:
+                return _watch(coordinator, once, stopping)
+            except KeyboardInterrupt:
+                if detached:
+                    ray.wait([coordinator.stop.remote()], timeout=ANSWER_SECONDS)
+                    listener.note(
+                        f"the run goes on at {address} until its round has closed and is saved; "
+                        f"then continue with: tightwire run --resume {info.folder}"
+                    )
+                raise
+            except RayActorError as error:
+                deaths = deaths + 1 if once.round_told == before else 1
+                why = f"the coordinator died ({' '.join(str(error).split())[:200]})"
+                if deaths > DEATHS:
+                    raise CoordinatorLostError(
+                        f"{why}, as did the {DEATHS} before it, without a round between; {_continue(info)}"
+                    ) from None
+                listener.note(f"{why}; a new one goes on from the last checkpoint")
+                ray.kill(cast("ActorHandle[CoordinatorImpl]", coordinator))  # it may live where Ray cannot see it
+                _wait_for_lock(RunFolder(info.folder))
     except RayTaskError as error:
-        cause: Exception = error
-        while isinstance(cause, RayTaskError):
-            cause = cause.cause
+        cause = raised(error)
         if isinstance(cause, ClusterError):
             raise ClusterError(f"{cause}; {_continue(info)}") from None
         if isinstance(cause, TightwireError):
             raise cause from None
         raise
-    except RayActorError as error:
-        raise CoordinatorLostError(
-            f"the coordinator died ({' '.join(str(error).split())[:200]}); {_continue(info)}"
-        ) from None
     finally:
         ray.shutdown()
+
+
+def _wait_for_lock(folder: RunFolder) -> None:
+    """Wait until the process that ran the rounds is gone.
+
+    Raises:
+        ConfigError: It is still there.
+    """
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            with folder.locked():
+                return
+        except ConfigError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(POLL_SECONDS)
 
 
 def _continue(info: RunInfo) -> str:
@@ -118,7 +166,10 @@ def _watch(coordinator: ActorProxy[CoordinatorImpl], listener: Listener, stoppin
     asked = False
     while True:
         done, _ = ray.wait([running], timeout=POLL_SECONDS)
-        news = ray.get(coordinator.progress.remote())
+        try:
+            news = ray.get(coordinator.progress.remote())
+        except ActorUnavailableError:  # for the moment; it may well be alive
+            news = Progress(None, (), ())
         if news.restored is not None:
             listener.restored(news.restored)
         for text in news.notes:
@@ -148,11 +199,11 @@ def _start(cpus: float) -> None:
     )
 
 
-def _join(address: str, hosts: int, cpus: float) -> None:
+def _join(address: str) -> None:
     """Join the cluster at `address`.
 
     Raises:
-        ConfigError: None answers there, or it has no room for so many hosts of so many CPUs.
+        ConfigError: None answers there.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -165,19 +216,6 @@ def _join(address: str, hosts: int, cpus: float) -> None:
             "right would be the host:port that `ray start` printed on its head node, and, if the cluster wants "
             "authentication, its token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
         ) from None
-    known = ray.nodes()  # type: ignore[no-untyped-call]  # ray leaves it untyped
-    nodes = [node["Resources"].get("CPU", 0.0) for node in known if node["Alive"]]
-    if max(nodes, default=0.0) < cpus:
-        raise ConfigError(
-            f"hosts.cpus: each host is to reserve {cpus:g} CPUs, but the largest machine of the cluster at {address} "
-            f"has {max(nodes, default=0.0):g}"
-        )
-    room = sum(int(there / cpus) for there in nodes)
-    if room < hosts:
-        raise ConfigError(
-            f"hosts: {hosts} hosts of {cpus:g} CPUs are to be started, but the cluster at {address} has room for "
-            f"{room}; lower --workers or hosts.cpus"
-        )
 
 
 def _answering(address: str) -> str:

@@ -19,6 +19,7 @@ from tightwire import config as configs
 from tightwire.errors import ConfigError
 from tightwire.studies.folder import StudyFolder, status, write_error
 from tightwire.studies.trial import Watcher, carry_out
+from tightwire_actors.room import check_room
 from tightwire_actors.session import _join, _start
 
 RETRIES = 2
@@ -67,7 +68,8 @@ def run_on_tune(
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address not in (None, "", "local"):
-            _join(str(address), 1, 1.0)
+            _join(str(address))
+            check_room(f"the cluster at {address}", 1, {"CPU": 1.0})
         else:
             _start(min(workers or os.cpu_count() or 1, len(trials)))
         connected()

@@ -12,8 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    BaseModel,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails
 
 from tightwire import trees
 from tightwire.codecs.codec import Codec
@@ -90,20 +99,94 @@ class Server(Spec):
     """Rounds from one evaluation on the test set to the next; the last round is always evaluated."""
 
 
+class Workers(Spec):
+    """How many client hosts: `4`, or a range within which they come and go with the cluster; `all` is {min: 1}."""
+
+    min: int = Field(default=1, ge=1)
+    """Hosts that must be there before the first round."""
+    max: int | None = Field(default=None, ge=1)
+    """Hosts that the cluster is asked for; null for one for each client of a round."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:  # Any: whatever the file holds
+        if isinstance(value, Workers | Mapping):
+            return value
+        if value == "all":
+            return {}
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError("should be a number of hosts, such as 4, a range, such as {min: 1, max: 16}, or all")
+        return {"min": value, "max": value}
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Workers":
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"min is {self.min}, more than max = {self.max}; choose a min of at most {self.max}")
+        return self
+
+    @model_serializer(mode="plain")
+    def _short(self) -> int | dict[str, int | None]:
+        return self.min if self.min == self.max else {"min": self.min, "max": self.max}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "integer", "minimum": 1}, handler(core)]}
+
+
 class Hosts(Spec):
     """How the simulation is spread over Ray actors; no result depends on it."""
 
-    workers: int | None = Field(default=None, ge=1)
-    """Client hosts; by default one for each core of the machine."""
+    workers: Workers | None = None
+    """Client hosts: a number, or a range such as {min: 1, max: 16}; by default one for each core of the machine."""
     clients_per_host: int | None = Field(default=None, ge=1)
     """At most so many clients of a cohort on one host; sets the number of hosts where `workers` does not.
     1 gives each client of the cohort an actor of its own."""
     cpus: float = Field(default=1.0, gt=0)
     """CPUs that each host reserves on the cluster."""
+    gpus: float = Field(default=0.0, ge=0)
+    """GPUs that each host reserves, fractions such as 0.25 allowed; Ray sets CUDA_VISIBLE_DEVICES to them. Training
+    itself is on the CPU; this is for models of your own that use a GPU."""
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Custom resources of the cluster that each host reserves, such as {fast_disk: 1}."""
+    placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = "pack"
+    """On which machines hosts are put: `pack` on few and `spread` on many, as far as there is room; `strict_pack` all
+    on one and `strict_spread` each on another, which take a fixed number of `workers`. Of a range, this is about the
+    first `min` hosts."""
     memory_mb: float = Field(default=1024.0, ge=0)
     """MB (10^6 bytes) of clients' codec memories, such as residuals, that a process keeps in RAM; the rest is spilled
     to the run's folder. On Ray this is about memories of up to 100 kB, which the coordinator keeps; larger ones are in
     Ray's object store, which spills by itself."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_gpus(cls, gpus: float) -> float:
+        if gpus > 1 and gpus % 1:
+            raise ValueError("a fraction is of one GPU; give at most 1, or a whole number")
+        return gpus
+
+    @field_validator("resources")
+    @classmethod
+    def _custom(cls, resources: dict[str, float]) -> dict[str, float]:
+        for name in resources:
+            if name.lower() in ("cpu", "gpu"):
+                raise ValueError(f"{name} is no custom resource; give hosts.{name.lower()}s")
+            if name in ("memory", "object_store_memory") or not name:
+                raise ValueError(f"{name!r} cannot be reserved by hosts; give the cluster's custom resources")
+        return resources
+
+    @model_validator(mode="after")
+    def _strict_is_fixed(self) -> "Hosts":
+        if self.placement.startswith("strict") and self.workers is not None and self.workers.min != self.workers.max:
+            raise ValueError(
+                f"placement is {self.placement}, which needs a fixed number of workers, and workers is a range; "
+                "give a number, or placement: pack or spread"
+            )
+        return self
+
+    @property
+    def reserved(self) -> dict[str, float]:
+        """What each host reserves, by Ray's names."""
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {}), **self.resources}
 
 
 class Checkpoints(Spec):

@@ -44,6 +44,10 @@ class ClientError(TightwireError):
     """A client's turn failed, for example in the user's own model; says round, client and stage."""
 
 
+class MemoriesLostError(TightwireError):
+    """What clients remember was lost with the machine that kept it; the rounds since the last checkpoint are redone."""
+
+
 class LedgerError(TightwireError):
     """A bill that does not add up; the run must not go on."""
 

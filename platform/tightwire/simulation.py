@@ -17,7 +17,7 @@ from tightwire.arrays import Flat
 from tightwire.codecs.codec import Codec, fp32_frame_length
 from tightwire.config import Experiment
 from tightwire.devices.memory import training_memory
-from tightwire.errors import CheckpointError, ConfigError, LedgerError
+from tightwire.errors import CheckpointError, ConfigError, LedgerError, MemoriesLostError, TrackingError
 from tightwire.federation.checkpoint import Checkpoints
 from tightwire.federation.client import ClientRunner
 from tightwire.federation.digest import digest
@@ -40,6 +40,9 @@ from tightwire.tracking.base import RunInfo, Tracker
 from tightwire.tracking.folder import RunFolder
 from tightwire.tracking.summary import summarise, write_summary
 from tightwire.wire.ledger import SECTIONS
+
+LOSSES = 3
+"""How often in a row a run goes back to the same checkpoint before it gives up."""
 
 
 class Listener(Protocol):
@@ -224,6 +227,7 @@ class Simulation(Generic[Handle]):
         self._listener = listener
         self._checkpoints = Checkpoints(folder.checkpoint)
         self._fresh: list[RoundResult] = []
+        self._told = 0
 
     def run(self, info: RunInfo, stopping: Callable[[], bool] = lambda: False) -> Ended:
         """Run all rounds that the folder's checkpoint does not hold yet.
@@ -236,6 +240,8 @@ class Simulation(Generic[Handle]):
             ConfigError: Another process is running this run.
             CheckpointError: The end of the run could not be saved, or no checkpoint is whole.
             LedgerError: The run's bill does not add up.
+            MemoriesLostError: What clients remember was lost again and again, with no checkpoint between.
+            TrackingError: The results could not be written; all rounds are saved.
         """
         with self._folder.locked():
             scratch = self._folder.path / "scratch"
@@ -253,7 +259,13 @@ class Simulation(Generic[Handle]):
                 state = self._rounds(stopping)
             if state.round <= self._config.rounds:
                 return Ended(state.round - 1, None, untracked=self._tracker.finish(None, status="killed"))
-            return self._conclude(state)
+            try:
+                return self._conclude(state)
+            except OSError as error:
+                raise TrackingError(
+                    f"{self._folder.path}: the results could not be written ({error.strerror or error}); all rounds "
+                    f"are saved: free some space, then: tightwire run --resume {self._folder.path}"
+                ) from error
         except BaseException as error:
             status = "killed" if isinstance(error, KeyboardInterrupt) else "failed"
             untracked = self._tracker.finish(None, status=status)
@@ -262,16 +274,40 @@ class Simulation(Generic[Handle]):
             raise
 
     def _rounds(self, stopping: Callable[[], bool]) -> ServerState[Handle]:
+        """From the checkpoint to the end, however often what clients remember is lost, if rounds are won between."""
         server = self._parts.server(self._pool)
-        state = self._checkpoints.load(self._pool, self._listener.note) or self._parts.start()
+        state = self._restore()
         self._listener.restored(list(self._checkpoints.rows("rounds", RoundRecord)))
+        self._told = state.round - 1
+        begun, losses = state.round, 0
+        while True:
+            try:
+                return self._advance(server, state, stopping)
+            except MemoriesLostError as error:
+                state = self._restore()
+                losses = losses + 1 if state.round == begun else 1
+                begun = state.round
+                if losses > LOSSES:
+                    raise
+                back = f"the checkpoint after round {begun - 1}" if begun > 1 else "the start"
+                self._listener.note(f"{error}; going back to {back}, and the rounds since are redone")
+
+    def _restore(self) -> ServerState[Handle]:
+        self._fresh.clear()
+        return self._checkpoints.load(self._pool, self._listener.note) or self._parts.start()
+
+    def _advance(
+        self, server: Server[Handle], state: ServerState[Handle], stopping: Callable[[], bool]
+    ) -> ServerState[Handle]:
         while state.round <= self._config.rounds and not stopping():
             began = time.perf_counter()
             state, result = server.step(state)
             result = with_wall(result, time.perf_counter() - began)
             self._fresh.append(result)
-            self._tracker.round(result.record)
-            self._listener.round(result.record)
+            if result.record.round > self._told:  # else it is a round redone, of the same bits
+                self._told = result.record.round
+                self._tracker.round(result.record)
+                self._listener.round(result.record)
             if (state.round - 1) % self._config.checkpoints.every == 0 and state.round <= self._config.rounds:
                 try:
                     self._save(state)

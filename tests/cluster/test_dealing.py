@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from scenarios import small
 from tightwire.federation.tasks import ClientTask
-from tightwire_actors.pool import deal
 from tightwire_actors.session import _answering, hosts_wanted
+from tightwire_actors.shares import deal
 
 
 def tasks(count: int) -> list[ClientTask]:

@@ -15,7 +15,8 @@ from ray.exceptions import ObjectReconstructionFailedError, RayTaskError
 from scenarios import Quiet, digest_of, run_here, small
 from tightwire.config import Experiment
 from tightwire.simulation import Parts
-from tightwire_actors.pool import HostsLostError, HostStartError, MachineLostError, RayPool, _raised
+from tightwire_actors.failures import HostsLostError, HostStartError, MachineLostError, raised
+from tightwire_actors.pool import RayPool
 
 FIXED = {"name": "fixed", "codec": "topk(0.1) | uniform(4) | rans"}
 JOINT = {"name": "fixed", "codec": "joint(6) | rans"}
@@ -124,4 +125,4 @@ def test_a_share_whose_residual_is_gone_says_that_a_machine_died() -> None:
     lost = ObjectReconstructionFailedError("00", None, "")
     inner = RayTaskError("run", "", lost, "host", 1, "192.0.2.1")  # type: ignore[no-untyped-call]  # ray's
     outer = RayTaskError("run", "", inner, "host", 1, "192.0.2.1")  # type: ignore[no-untyped-call]  # ray's
-    assert isinstance(_raised(outer), MachineLostError)
+    assert isinstance(raised(outer), MachineLostError)

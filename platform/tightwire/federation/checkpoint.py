@@ -2,7 +2,8 @@
 
 A checkpoint is a manifest that names its files with their SHA-256. Files are written beside one another and never
 changed, the manifest comes last and atomically, and what a client's codec remembers is written again only if the client
-took part since the last checkpoint. The last two checkpoints are kept. Nothing is pickled.
+took part since the last checkpoint. Each checkpoint adds a part to each table; parts are merged as their number grows,
+so that a long run has few. The last two checkpoints are kept. Nothing is pickled.
 """
 
 import hashlib
@@ -24,11 +25,14 @@ from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord
 from tightwire.federation.server import RoundResult
 from tightwire.federation.state import ClientRecord, ServerState
 from tightwire.federation.store import dumped
-from tightwire.federation.tables import read_rows, write_atomically, write_rows_atomically
+from tightwire.federation.tables import join_tables_atomically, read_rows, write_atomically, write_rows_atomically
 from tightwire.wire.ledger import Sections
 
 KEPT = 2
 """Checkpoints kept: the newest, and the one before it in case the newest is damaged."""
+
+FAN = 8
+"""Parts of one level that become one part of the next level: n checkpoints leave O(log n) parts."""
 
 _DOWNLINK = "downlink/"
 """Before the names of what the downlink's codec remembers."""
@@ -38,7 +42,7 @@ Row = TypeVar("Row", LedgerRow, DecisionRow, RoundRecord)
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Names of the table parts written so far, one for each checkpoint; together they hold the whole run."""
+    """Names of the table parts, in order; together they hold the whole run up to a checkpoint."""
 
     ledger: tuple[str, ...] = ()
     decisions: tuple[str, ...] = ()
@@ -53,6 +57,7 @@ class Checkpoints:
         self._hashes: dict[str, str] = {}
         self._memories: dict[int, str] = {}
         self._parts = Parts()
+        self._damaged: set[Path] = set()
 
     def save(self, state: ServerState[Handle], fresh: Sequence[RoundResult], pool: Pool[Handle]) -> None:
         """Write a checkpoint of `state`; `fresh` are the rounds closed since the last one.
@@ -86,9 +91,17 @@ class Checkpoints:
             hashes[name] = hashlib.sha256(content).hexdigest()
             return name
 
-        def table(kind: str, rows: Sequence[Row], row: type[Row]) -> str:
+        def grown(before: tuple[str, ...], kind: str, rows: Sequence[Row], row: type[Row]) -> tuple[str, ...]:
             name = f"{kind}-{stamp}.parquet"
             write_rows_atomically(self._folder / name, rows, row)
+            parts = [*before, take(name)]
+            while len(parts) >= FAN and len(levels := {_level(part) for part in parts[-FAN:]}) == 1:
+                name = f"{kind}-{stamp}-{levels.pop() + 1}.parquet"
+                join_tables_atomically(self._folder / name, [self._read(part, hashes) for part in parts[-FAN:]])
+                parts[-FAN:] = [take(name)]
+            return tuple(parts)
+
+        def take(name: str) -> str:
             written.append(self._folder / name)
             hashes[name] = hashlib.sha256((self._folder / name).read_bytes()).hexdigest()
             return name
@@ -106,15 +119,9 @@ class Checkpoints:
             content = dumped(pool.get(state.memories[client]))
             memories[client] = write(f"memory-{client}-{stamp}.safetensors", content)
         parts = Parts(
-            (
-                *self._parts.ledger,
-                table("ledger", [row for result in fresh for row in result.ledger], LedgerRow),
-            ),
-            (
-                *self._parts.decisions,
-                table("decisions", [row for x in fresh for row in x.decisions], DecisionRow),
-            ),
-            (*self._parts.rounds, table("rounds", [result.record for result in fresh], RoundRecord)),
+            grown(self._parts.ledger, "ledger", [row for result in fresh for row in result.ledger], LedgerRow),
+            grown(self._parts.decisions, "decisions", [row for x in fresh for row in x.decisions], DecisionRow),
+            grown(self._parts.rounds, "rounds", [result.record for result in fresh], RoundRecord),
         )
         used = {model, *memories.values(), *parts.ledger, *parts.decisions, *parts.rounds}
         hashes = {name: sha for name, sha in hashes.items() if name in used}
@@ -135,6 +142,7 @@ class Checkpoints:
         body = json.dumps(manifest)
         sealed = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body})
         write_atomically(self._folder / f"manifest-{stamp}.json", sealed.encode())
+        self._damaged.discard(self._folder / f"manifest-{stamp}.json")
         self._hashes, self._memories, self._parts = hashes, memories, parts
         self._forget_old()
 
@@ -154,6 +162,7 @@ class Checkpoints:
                 return self._load(path, pool)
             except (CheckpointError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 warn(f"{path}: damaged and passed over ({error})")
+                self._damaged.add(path)
         if manifests:
             raise CheckpointError(
                 f"{self._folder}: none of the {len(manifests)} checkpoints is whole; start the run anew"
@@ -206,7 +215,7 @@ class Checkpoints:
     def _forget_old(self) -> None:
         """Remove what no kept checkpoint needs; a file that will not go is no reason to stop."""
         kept: set[str] = set()
-        for path in self._manifests()[:KEPT]:
+        for path in [path for path in self._manifests() if path not in self._damaged][:KEPT]:
             kept.add(path.name)
             with suppress(OSError, ValueError, KeyError):
                 kept.update(json.loads(json.loads(path.read_bytes())["body"])["files"])
@@ -214,3 +223,9 @@ class Checkpoints:
             if path.name not in kept:
                 with suppress(OSError):
                     path.unlink()
+
+
+def _level(part: str) -> int:
+    """How often the rows of a part have been merged; its name says it."""
+    _, _, *level = Path(part).stem.split("-")
+    return int(level[0]) if level else 0

@@ -14,7 +14,10 @@ Handle = TypeVar("Handle")
 
 
 class Pool(Protocol[Handle]):
-    """Carries out the turns of a cohort. All pools give the same bits; `tests/contract` holds them to it."""
+    """Carries out the turns of a cohort. All pools give the same bits; `tests/contract` holds them to it.
+
+    Whatever takes a handle may raise `tightwire.errors.MemoriesLostError`; the pool itself is fit for use after it.
+    """
 
     @property
     def hosts(self) -> int:

@@ -96,6 +96,17 @@ def write_rows_atomically(path: Path, rows: Sequence[Row], row_type: type[Row]) 
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), file, compression="zstd")
 
 
+def join_tables_atomically(path: Path, tables: Sequence[bytes]) -> None:
+    """Write the rows of several parquet files of one schema, given by their contents, as one; in order.
+
+    Raises:
+        OSError: The file could not be written; an older one at `path` is untouched.
+    """
+    joined = pa.concat_tables([pq.read_table(pa.BufferReader(content)) for content in tables]).combine_chunks()
+    with atomic_file(path) as file:
+        pq.write_table(joined, file, compression="zstd")
+
+
 def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
     """Read what `write_rows_atomically` wrote, in the same order.
 

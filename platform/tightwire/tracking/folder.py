@@ -132,6 +132,9 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keep every other process from running this run while the block lasts; a dead process keeps nobody.
 
+        What processes that were killed have left half written is removed, but for what tells of MLflow, which may be
+        being written right now without the lock.
+
         Raises:
             ConfigError: Another process is running it.
             OSError: The folder cannot be written, or its file system has no locks.
@@ -143,6 +146,9 @@ class RunFolder:
             except BlockingIOError:
                 message = f"{self.path} is being run by another process; wait for it or stop it"
                 raise ConfigError(message) from None
+            for left in self.path.glob(".*.tmp"):
+                if not left.name.startswith(f".{self.mlflow.name}."):
+                    left.unlink(missing_ok=True)
             yield
         finally:
             os.close(file)
