@@ -97,7 +97,10 @@ def test_an_override_of_a_sections_name_starts_the_section_anew(tmp_path: Path) 
         ("hosts: {workers: 0}", "hosts.workers: should be a number of hosts, such as 4, a range, such as"),
         ("hosts: {workers: {min: 3, max: 2}}", "hosts.workers: min is 3, more than max = 2; choose a min of at most 2"),
         ("hosts: {workers: {mn: 3}}", "hosts.workers.mn: unknown key (received 3); did you mean min?"),
-        ("hosts: {gpus: 1.5}", "hosts.gpus: a fraction is of one GPU; give at most 1, or a whole number (received 1.5)"),
+        (
+            "hosts: {gpus: 1.5}",
+            "hosts.gpus: a fraction is of one GPU; give at most 1, or a whole number (recei",
+        ),
         ("hosts: {resources: {GPU: 1}}", "hosts.resources: GPU is no custom resource; give hosts.gpus"),
         ("hosts: {resources: {disk: 0}}", "hosts.resources.disk: Input should be greater than 0 (received 0)"),
         ("hosts: {placement: strict_pack, workers: all}", "placement is strict_pack, which needs a fixed number"),
