@@ -269,7 +269,9 @@ class Simulation(Generic[Handle]):
 
     def _rounds(self, stopping: Callable[[], bool]) -> ServerState[Handle]:
         """From the checkpoint to the end, however often what clients remember is lost, if rounds are won between."""
-        start = self._parts.start()  # once: training and evaluation overwrite the model that it is read from
+        start: ServerState[Handle] = (
+            self._parts.start()
+        )  # once: training and evaluation overwrite the model that it is read from
         server = self._parts.server(self._pool)
         state = self._restore(start)
         self._listener.restored(list(self._checkpoints.rows("rounds", RoundRecord)))

@@ -29,7 +29,7 @@ from tightwire.tracking.folder import RunFolder
 from tightwire_actors import flights, shares
 from tightwire_actors import pool as pools
 from tightwire_actors.coordinator import spawn_coordinator
-from tightwire_actors.failures import NoRoomError, StoreFullError
+from tightwire_actors.failures import STORE_FULL, NoRoomError, StoreFullError
 from tightwire_actors.pool import RayPool
 from tightwire_actors.room import check_room
 from tightwire_actors.session import run_on_ray
@@ -107,7 +107,7 @@ def nodes() -> Iterator[Cluster]:
             },
         )
         yield cluster
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]  # ray leaves it untyped
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_what_a_cluster_never_has_room_for_is_refused(cluster: Cluster) -> None:
         (2, {"CPU": 1.0}, "strict_spread", "placed as strict_spread are to be started, but here has room for 1"),
     ]:
         with pytest.raises(ConfigError) as caught:
-            check_room("here", hosts, cast("dict[str, float]", reserved), placement)
+            check_room("here", hosts, reserved, placement)
         assert complaint in str(caught.value)
 
 
@@ -264,7 +264,7 @@ def test_a_full_object_store_on_a_full_disk_ends_the_run_with_a_clear_line(tmp_p
     held: list[Any] = []
 
     def fill() -> None:
-        with suppress(*pools.STORE_FULL):
+        with suppress(*STORE_FULL):
             while True:
                 held.append(ray.put(np.ones(2**20, dtype=np.uint8)))
 
