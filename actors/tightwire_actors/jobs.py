@@ -90,8 +90,8 @@ class Jobs:
         except (OSError, RuntimeError, ValueError, AuthenticationError, RayError) as error:
             raise ConfigError(
                 f"--address {wanted}: no dashboard of a Ray cluster answers there ({_brief(error)}); right would be "
-                "the http://host:port that `ray start` printed on its head node, and, if the cluster wants authentication, "
-                "its token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
+                "the http://host:port that `ray start` printed on its head node, and, if the cluster wants "
+                "authentication, its token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
             ) from None
 
     @property

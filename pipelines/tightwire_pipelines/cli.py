@@ -175,7 +175,7 @@ def jobs(address: Dashboard = None, json_: Json = False) -> None:
     if json_:
         typer.echo(json.dumps(as_json(listed), indent=2))
     else:
-        show(listed, found.url, Console())
+        show(listed, found.url, Console(width=None if sys.stdout.isatty() else 200))  # pipes have room
 
 
 @app.command()

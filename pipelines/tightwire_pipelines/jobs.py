@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -95,10 +96,10 @@ def show(found: Sequence[Row], url: str, console: Console) -> None:
     if not found:
         console.print(f"the cluster at {url} has no jobs of tightwire", highlight=False, soft_wrap=True, markup=False)
         return
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("job", no_wrap=True)
-    table.add_column("name", overflow="ellipsis", no_wrap=True)
-    table.add_column("status")
+    table.add_column("name", no_wrap=True)
+    table.add_column("status", no_wrap=True, min_width=8)
     for heading in ("round", "accuracy", "started", "took"):
         table.add_column(heading, justify="right", no_wrap=True)
     colours = {"failed": "red", "running": "green", "stopped": "yellow"}
@@ -109,7 +110,7 @@ def show(found: Sequence[Row], url: str, console: Console) -> None:
             row.status,
             f"{'-' if row.round is None else row.round}/{row.rounds or '-'}",
             "-" if row.accuracy is None else f"{row.accuracy:.1%}",
-            f"{datetime.fromtimestamp(row.started):%Y-%m-%d %H:%M}",
+            f"{datetime.fromtimestamp(row.started):%b %d %H:%M}",
             clock(row.seconds),
             style=colours.get(row.status),
         )

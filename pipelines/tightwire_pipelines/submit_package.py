@@ -115,9 +115,9 @@ def stage(folder: Path) -> list[Path]:
     Returns:
         The folders to send.
     """
-    staged = []
-    for package in _PACKAGES:
-        staged.append(Path(shutil.copytree(package.__path__[0], folder / package.__name__, ignore=_NOT_SENT)))
+    staged = [
+        Path(shutil.copytree(package.__path__[0], folder / package.__name__, ignore=_NOT_SENT)) for package in _PACKAGES
+    ]
     try:
         installed = metadata.distribution("tightwire")
     except metadata.PackageNotFoundError:
