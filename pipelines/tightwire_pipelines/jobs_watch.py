@@ -184,7 +184,8 @@ def _conclude(follower: Follower, console: Console, *, quiet: bool) -> tuple[int
     if last is not None and last.kind == "ended":
         end = ended(last.told)
         place = next((event.told["folder"] for event in follower.events if event.kind == "opened"), "")
-        report(end, place, last.told["plots"], last.told["mlflow"], again, console, quiet=quiet)
+        pages = last.told["mlflow"].replace("open with:", "open on the head node with:")
+        report(end, place, last.told["plots"], pages, again, console, quiet=quiet, host="; on the head node")
         return (STOPPED if end.summary is None else 0), end.summary
     if last is not None and last.kind == "failed":
         _say(f"{job.id} failed: {last.told['error']}", console)

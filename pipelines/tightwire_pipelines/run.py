@@ -188,7 +188,15 @@ def _tracker(config: Experiment) -> Callable[[], Tracker]:
 
 
 def report(
-    ended: Ended, place: str, plots: Sequence[str], mlflow: str, again: str, console: Console, *, quiet: bool
+    ended: Ended,
+    place: str,
+    plots: Sequence[str],
+    mlflow: str,
+    again: str,
+    console: Console,
+    *,
+    quiet: bool,
+    host: str = "",
 ) -> None:
     """Say how a run ended and where to look.
 
@@ -200,6 +208,7 @@ def report(
         again: The command that goes on with it.
         console: Where to.
         quiet: Leave out all that is as it should be.
+        host: Where the folder is, in words that follow a list; empty for here.
     """
     if ended.untracked is not None:
         _say(f"note: {ended.untracked}", console)
@@ -207,12 +216,12 @@ def report(
         _say(f"stopped after round {ended.round}, nothing is lost; go on with: {again}", console)
     elif not quiet:
         console.print(summary_table(ended.summary, ended.late, ended.late_fp32))
-        _say(f"digest   {ended.summary.digest}", console)
-        _say(f"results  {place}/ (tables, model, summary.json)", console)
-        for plot in plots:
-            _say(f"plots    {plot}", console)
+        lines = [f"digest   {ended.summary.digest}", f"results  {place}/ (tables, model, summary.json{host})"]
+        lines += [f"plots    {plot}" for plot in plots]
         if ended.summary.mlflow_run_id is not None:
-            _say(f"MLflow   run {ended.summary.mlflow_run_id}; {mlflow}", console)
+            lines.append(f"MLflow   run {ended.summary.mlflow_run_id}; {mlflow}")
+        for line in lines:
+            _say(line, console)
 
 
 def _say(line: str, console: Console) -> None:

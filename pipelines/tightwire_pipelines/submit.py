@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -15,9 +16,11 @@ from tightwire import config as configs
 from tightwire import trees
 from tightwire.config import Experiment
 from tightwire.errors import ConfigError
-from tightwire_actors.jobs import PACKAGE_MB, PYTHON, Job, Jobs
 from tightwire_pipelines.submit_package import EXPERIMENT, collect, pack, stage, sum_of
 from tightwire_pipelines.units import megabytes
+
+if TYPE_CHECKING:
+    from tightwire_actors.jobs import Job, Jobs
 
 HOME = "~/tightwire"
 """Where jobs leave what they make, unless told otherwise: on the cluster's head node, of the user that Ray runs as."""
@@ -86,6 +89,8 @@ def submit(wanted: Submission, console: Console) -> Submitted:
     if wanted.file is not None:
         config = configs.load(wanted.file, wanted.overrides)
         files, notes = collect(config, wanted.include)
+    from tightwire_actors.jobs import PACKAGE_MB, PYTHON, Jobs  # ray takes a second to import
+
     with tempfile.TemporaryDirectory(prefix="tightwire-") as folder:
         package = Path(folder, "package.zip")
         text = "# the run's folder has it\n" if config is None else configs.dump(config)
@@ -98,7 +103,7 @@ def submit(wanted: Submission, console: Console) -> Submitted:
         environment, more = mlflow_environment(os.environ, config)
         jobs.submit(
             job,
-            command(wanted, out),
+            command(wanted, out, PYTHON),
             package=package,
             modules=stage(Path(folder)),
             environment=environment,
@@ -118,8 +123,14 @@ def submit(wanted: Submission, console: Console) -> Submitted:
     return Submitted(job, jobs.url, out)
 
 
-def command(wanted: Submission, out: str) -> str:
-    """What the job runs, in its package's folder; a shell on the head node knows its ``~``."""
+def command(wanted: Submission, out: str, python: str) -> str:
+    """What the job runs, in its package's folder.
+
+    Args:
+        wanted: What the command line asked for.
+        out: The run's folder; a shell on the head node knows its ``~``.
+        python: The environment variable with the interpreter.
+    """
     words = ["--events"]
     if wanted.file is not None:
         words.insert(0, EXPERIMENT)
@@ -130,7 +141,7 @@ def command(wanted: Submission, out: str) -> str:
         words += ["--workers", str(wanted.workers)]
     words.append("--out" if wanted.resume is None else "--resume")
     store = f'{_MLFLOW}="${{{_MLFLOW}:-sqlite:///$HOME/{HOME.removeprefix("~/")}/mlflow.db}}"'
-    run = f'exec "${{{PYTHON}:-python}}" -m tightwire_pipelines run {shlex.join(words)} {_shell(out)}'
+    run = f'exec "${{{python}:-python}}" -m tightwire_pipelines run {shlex.join(words)} {_shell(out)}'
     return f"mkdir -p {HOME} && {store} {run}"
 
 
@@ -157,7 +168,7 @@ def _folder(resume: str | None) -> str | None:
     return resume if resume is not None and "/" in resume else None
 
 
-def _before(wanted: Submission, jobs: Jobs) -> Job | None:
+def _before(wanted: Submission, jobs: "Jobs") -> "Job | None":
     """The job to resume.
 
     Raises:
@@ -178,7 +189,7 @@ def _before(wanted: Submission, jobs: Jobs) -> Job | None:
     return job
 
 
-def _name(wanted: Submission, before: Job | None) -> str:
+def _name(wanted: Submission, before: "Job | None") -> str:
     return before.metadata[MARK] if before else Path(str(wanted.resume)).name
 
 
