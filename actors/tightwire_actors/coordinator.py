@@ -12,6 +12,7 @@ from typing import cast
 import ray
 from ray.actor import ActorClass, ActorHandle, ActorProxy
 from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tightwire.config import Experiment
 from tightwire.errors import ConfigError
@@ -203,5 +204,7 @@ def spawn_coordinator(
         lifetime="detached",
         name=name,
         namespace=NAMESPACE,
+        # beside the driver, whose folder only this machine may have; Ray places what needs no CPU at random
+        scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
     )
     return options.remote(config, info, tracker, hosts, Path.cwd(), detached)

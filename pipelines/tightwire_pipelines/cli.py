@@ -31,6 +31,14 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as training.lr=0.1; repeatable."),
 ]
+Dashboard = Annotated[
+    str | None,
+    typer.Option(
+        help="The cluster's dashboard, such as http://head:8265; by default RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or "
+        "the cluster on this machine."
+    ),
+]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as `submit` printed it.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
@@ -49,12 +57,24 @@ def run(
         typer.Option(help="Join the Ray cluster at this address; by default RAY_ADDRESS, or none."),
     ] = None,
     json_: Json = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="Print what happens as it happens, a JSON object a line.")
+    ] = False,
 ) -> None:
     """Run an experiment and record it."""
+    from tightwire_pipelines.jobs_events import Events
     from tightwire_pipelines.run import Request, start
 
+    if events and json_:
+        raise ConfigError("--events --json: both print to standard output; give one of the two")
     request = Request(file, tuple(set_ or ()), workers, in_process, out, resume, address)
-    ended, folder = start(request, Console(stderr=True), quiet=json_)
+    told = Events(sys.stdout) if events else None
+    try:
+        ended, folder = start(request, Console(stderr=True), quiet=json_, events=told)
+    except TightwireError as error:
+        if told is not None:
+            told.failed(error, _code(error))
+        raise
     if ended.summary is None:
         raise typer.Exit(INTERRUPTED)
     if json_:
@@ -115,6 +135,77 @@ def study(
 
 
 @app.command()
+def submit(
+    file: MaybeFile = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Client hosts; by default one a core.")] = None,
+    set_: Set = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="The run's folder on the cluster; by default ~/tightwire/runs/JOB."),
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="JOB", help="Go on with a job, or with a run's folder on the cluster.")
+    ] = None,
+    include: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="Send this file or folder too; repeatable. See docs/jobs.md."),
+    ] = None,
+    address: Dashboard = None,
+    json_: Json = False,
+) -> None:
+    """Hand an experiment to a Ray cluster, and print the job's id; the job needs nobody from then on."""
+    from dataclasses import asdict
+
+    from tightwire_pipelines.submit import Submission
+    from tightwire_pipelines.submit import submit as hand_over
+
+    wanted = Submission(file, tuple(set_ or ()), workers, out, resume, tuple(include or ()), address)
+    submitted = hand_over(wanted, Console(stderr=True))
+    typer.echo(json.dumps(asdict(submitted)) if json_ else submitted.id)
+
+
+@app.command()
+def jobs(address: Dashboard = None, json_: Json = False) -> None:
+    """List the jobs that were submitted to a cluster."""
+    import time
+
+    from tightwire_actors.jobs import Jobs
+    from tightwire_pipelines.jobs import as_json, rows, show
+
+    found = Jobs(address)
+    listed = rows(found, time.time())
+    if json_:
+        typer.echo(json.dumps(as_json(listed), indent=2))
+    else:
+        show(listed, found.url, Console(width=None if sys.stdout.isatty() else 200))  # pipes have room
+
+
+@app.command()
+def watch(job: JobId, address: Dashboard = None, json_: Json = False) -> None:
+    """Show a job's progress until it ends; Ctrl-C leaves it alone. Its end decides the exit code, as that of a run."""
+    from tightwire.tracking.summary import as_text
+    from tightwire_actors.jobs import Jobs
+    from tightwire_pipelines.jobs_watch import watch as follow
+
+    code, summary = follow(Jobs(address), job, Console(stderr=True), quiet=json_)
+    if json_ and summary is not None:
+        sys.stdout.write(as_text(summary))
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+def stop(job: JobId, address: Dashboard = None) -> None:
+    """End a job after the round under way, with a checkpoint."""
+    from tightwire_actors.jobs import Jobs
+    from tightwire_pipelines.jobs_watch import stop as end
+
+    code = end(Jobs(address), job, Console(stderr=True))
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs or studies, or MLflow run ids.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.")] = Path("report"),
@@ -165,6 +256,11 @@ def _add_groups(words: Sequence[str]) -> None:
         app.add_typer(group, name=name, help=help_)
 
 
+def _code(error: TightwireError) -> int:
+    """Exit code: 2 for bad input, 1 for what went wrong later."""
+    return 2 if isinstance(error, ConfigError | DataError | CodecError | FrameError) else 1
+
+
 def main() -> None:
     """Entry point: errors that are somebody's to mend are one line and an exit code, 2 for bad input."""
     sys.path.append(str(Path.cwd()))  # where the user's own models are looked for, as `python -m` does
@@ -173,7 +269,7 @@ def main() -> None:
         app()
     except TightwireError as error:
         sys.stderr.write(f"tightwire: {error}\n")
-        sys.exit(2 if isinstance(error, ConfigError | DataError | CodecError | FrameError) else 1)
+        sys.exit(_code(error))
     except KeyboardInterrupt:
         sys.stderr.write("tightwire: interrupted\n")
         sys.exit(INTERRUPTED)

@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,13 @@ from tightwire.tracking.base import NullTracker, RunInfo, Tracker
 from tightwire.tracking.environment import environment_tags
 from tightwire.tracking.folder import LATEST, RunFolder, check_latest, point_latest
 from tightwire_pipelines.interrupts import Interrupts
+from tightwire_pipelines.jobs_events import Events
 from tightwire_pipelines.live import Live
 from tightwire_pipelines.units import clock, joules, megabytes, times
 
 RUNS = Path("runs")
-STOPPING = "stopping after this round, with a checkpoint; press Ctrl-C again to break off"
+STOPPING = "stopping after this round, with a checkpoint"
+AGAIN = "; press Ctrl-C again to break off"
 RESUMABLE = ("hosts", "checkpoints", "tracking", "rounds")
 """What may differ between a run and its resumption: nothing of it changes a round that has been run."""
 
@@ -43,8 +45,14 @@ class Request:
     address: str | None = None
 
 
-def start(request: Request, console: Console, *, quiet: bool) -> tuple[Ended, RunFolder]:
-    """Run, or resume, an experiment; progress and results go to `console`.
+def start(request: Request, console: Console, *, quiet: bool, events: Events | None = None) -> tuple[Ended, RunFolder]:
+    """Run, or resume, an experiment.
+
+    Args:
+        request: What to run.
+        console: Where progress and results go to.
+        quiet: Show notes alone.
+        events: Hears of everything in place of the console.
 
     Raises:
         ConfigError: What was asked for cannot be run; nothing was begun, and nothing is left of it.
@@ -60,26 +68,41 @@ def start(request: Request, console: Console, *, quiet: bool) -> tuple[Ended, Ru
     info = RunInfo(folder.name, folder.path.resolve(), configs.flat(config), environment_tags(Path.cwd()))
     tracker = _tracker(config)
     begun = _Begun(folder)
-    live = Live(console, config.rounds, quiet=quiet, begun=begun)
-    if not quiet:
-        where = "in this process" if request.in_process else "on Ray"
-        console.print(f"[bold]{folder.name}[/] {where}: {describe(config)}", highlight=False, soft_wrap=True)
+    view: Live | Events
+    if events is not None:
+        view = events
+        events.opened(name=folder.name, rounds=config.rounds, text=describe(config), folder=info.folder, begun=begun)
+    else:
+        view = Live(console, config.rounds, quiet=quiet, begun=begun)
+        if not quiet:
+            opening(folder.name, "in this process" if request.in_process else "on Ray", describe(config), console)
     with (
         _refusable(folder, begun, new=request.resume is None),
-        Interrupts(live.note, STOPPING) as stopping,
-        live.shown(),
+        Interrupts(view.note, STOPPING + ("" if events else AGAIN)) as stopping,
+        view.shown(),
     ):
         if request.in_process:
             pool = InProcessPool(parts.runner())
-            ended = Simulation(parts, folder, pool, tracker(), live).run(info, stopping)
+            ended = Simulation(parts, folder, pool, tracker(), view).run(info, stopping)
         else:
             from tightwire_actors.session import run_on_ray  # ray takes a second to import
 
-            ended = run_on_ray(config, info, tracker, live, stopping, request.address, stopping.install)
+            ended = run_on_ray(config, info, tracker, view, stopping, request.address, stopping.install)
     if begun.problem is not None:
-        live.note(begun.problem)
-    _report(ended, folder, console, quiet=quiet)
+        view.note(begun.problem)
+    plots = sorted(folder.plots.glob("*.png"))
+    if events is not None:
+        events.ended(ended, [plot.resolve() for plot in plots], mlflow_hint())
+    else:
+        place = os.path.relpath(folder.path)
+        again = f"tightwire run --resume {place}"
+        report(ended, place, [os.path.relpath(plot) for plot in plots], mlflow_hint(), again, console, quiet=quiet)
     return ended, folder
+
+
+def opening(name: str, where: str, text: str, console: Console) -> None:
+    """Say what is going to run where."""
+    console.print(f"[bold]{name}[/] {where}: {text}", highlight=False, soft_wrap=True)
 
 
 def describe(config: Experiment) -> str:
@@ -164,19 +187,45 @@ def _tracker(config: Experiment) -> Callable[[], Tracker]:
     return functools.partial(MlflowTracker, default_uri(), config.tracking.experiment)
 
 
-def _report(ended: Ended, folder: RunFolder, console: Console, *, quiet: bool) -> None:
+def report(
+    ended: Ended,
+    place: str,
+    plots: Sequence[str],
+    mlflow: str,
+    again: str,
+    console: Console,
+    *,
+    quiet: bool,
+    host: str = "",
+) -> None:
+    """Say how a run ended and where to look.
+
+    Args:
+        ended: How.
+        place: Its folder.
+        plots: The pictures in it.
+        mlflow: Where MLflow's pages are to be found, in words.
+        again: The command that goes on with it.
+        console: Where to.
+        quiet: Leave out all that is as it should be.
+        host: Where the folder is, in words that follow a list; empty for here.
+    """
     if ended.untracked is not None:
-        console.print(f"note: {ended.untracked}", highlight=False, soft_wrap=True, markup=False)
-    place = os.path.relpath(folder.path)
+        _say(f"note: {ended.untracked}", console)
     if ended.summary is None:
-        console.print(
-            f"stopped after round {ended.round}, nothing is lost; go on with: tightwire run --resume {place}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        _say(f"stopped after round {ended.round}, nothing is lost; go on with: {again}", console)
     elif not quiet:
         console.print(summary_table(ended.summary, ended.late, ended.late_fp32))
-        _where_to_look(ended.summary, folder, place, console)
+        lines = [f"digest   {ended.summary.digest}", f"results  {place}/ (tables, model, summary.json{host})"]
+        lines += [f"plots    {plot}" for plot in plots]
+        if ended.summary.mlflow_run_id is not None:
+            lines.append(f"MLflow   run {ended.summary.mlflow_run_id}; {mlflow}")
+        for line in lines:
+            _say(line, console)
+
+
+def _say(line: str, console: Console) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def summary_table(summary: Summary, late: int, late_fp32: int) -> Table:
@@ -212,18 +261,10 @@ def summary_table(summary: Summary, late: int, late_fp32: int) -> Table:
     return table
 
 
-def _mlflow_hint() -> str:
+def mlflow_hint() -> str:
+    """Where MLflow's pages of a new run are to be found."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri.startswith("http"):
         return f"at {uri}"
     usual = "" if uri else "make mlflow, or: "
     return f"open with: {usual}mlflow ui --backend-store-uri {uri or 'sqlite:///mlflow.db'}"
-
-
-def _where_to_look(summary: Summary, folder: RunFolder, place: str, console: Console) -> None:
-    lines = [f"digest   {summary.digest}", f"results  {place}/ (tables, model, summary.json)"]
-    lines += [f"plots    {os.path.relpath(path)}" for path in sorted(folder.plots.glob("*.png"))]
-    if summary.mlflow_run_id is not None:
-        lines.append(f"MLflow   run {summary.mlflow_run_id}; {_mlflow_hint()}")
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)

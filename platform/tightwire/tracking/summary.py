@@ -71,7 +71,12 @@ def write_summary(path: Path, summary: Summary) -> None:
     Raises:
         OSError: The file could not be written.
     """
-    _write(path, {key: _plain(value) for key, value in dataclasses.asdict(summary).items()})
+    write_atomically(path, as_text(summary))
+
+
+def as_text(summary: Summary) -> str:
+    """What `write_summary` writes."""
+    return _text({key: _plain(value) for key, value in dataclasses.asdict(summary).items()})
 
 
 def stamp_run_id(path: Path, run_id: str) -> None:
@@ -111,4 +116,8 @@ def _plain(value: object) -> object:
 
 
 def _write(path: Path, fields: dict[str, object]) -> None:
-    write_atomically(path, json.dumps(fields, indent=2) + "\n")
+    write_atomically(path, _text(fields))
+
+
+def _text(fields: dict[str, object]) -> str:
+    return json.dumps(fields, indent=2) + "\n"
