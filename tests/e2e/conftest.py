@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from tracking_server import PASSWORD, USER, Proxy, Server
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tracking_server import START_SECONDS, Server
 
 from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord, Summary
 from tightwire.federation.tables import write_rows_atomically
@@ -18,6 +17,7 @@ from tightwire.tracking.mlflow import MlflowTracker, sync
 from tightwire.tracking.outbox import SendState
 from tightwire.tracking.plots import draw
 from tightwire.tracking.summary import summarise, write_summary
+from tracking_server import START_SECONDS, Server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from scenarios import Quiet, digest_of, run_here, small
-from tracking_server import LATENCY_SECONDS, Proxy, Server
 
+from scenarios import Quiet, digest_of, run_here, small
 from tightwire.config import Experiment
 from tightwire.errors import TrackingError
 from tightwire.federation.records import RoundRecord
 from tightwire.tracking.mlflow import MlflowTracker, Patience, environment, sync
+from tracking_server import LATENCY_SECONDS, Proxy, Server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

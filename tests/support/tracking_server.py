@@ -168,4 +168,3 @@ class Proxy:
         self.recover()
         self._listening.shutdown()
         self._listening.server_close()
-
