@@ -22,6 +22,7 @@ def server(_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     _server.start()
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a machine with much to do is no dead server
     return _server
 
 

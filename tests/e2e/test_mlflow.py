@@ -22,6 +22,7 @@ from tracking_server import START_SECONDS, Server
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for the server's start, too
 FILES = ["config.yaml", "decisions.parquet", "ledger.parquet", "plots", "rounds.parquet", "summary.json"]
 
 

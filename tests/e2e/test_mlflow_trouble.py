@@ -14,12 +14,14 @@ from tightwire.config import Experiment
 from tightwire.errors import TrackingError
 from tightwire.federation.records import RoundRecord
 from tightwire.tracking.mlflow import MlflowTracker, Patience, environment, sync
+from tightwire.tracking.sync import DEFAULT_EXPERIMENT
 from tracking_server import LATENCY_SECONDS, Proxy, Server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for the server's start, too
 ROUNDS = 4
 FILES = 10
 """What a run leaves: six files and four plots."""
@@ -98,7 +100,9 @@ def test_a_server_in_trouble_costs_a_run_one_line_and_sync_sends_the_rest_once(
     folder: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    tracker = Timed(proxy.uri, trouble.__name__, patience=Patience(retry=0.1, longest=0.5, finish=3.0))
+    # a server that is merely slow is given up by the clock, all others by themselves
+    finish = 3.0 if trouble is slowness else 120.0
+    tracker = Timed(proxy.uri, trouble.__name__, patience=Patience(retry=0.1, longest=0.5, finish=finish))
     with pytest.MonkeyPatch.context() as patch:
         trouble(server, proxy, patch)
         listener = Quiet()
@@ -111,8 +115,7 @@ def test_a_server_in_trouble_costs_a_run_one_line_and_sync_sends_the_rest_once(
         assert "\n" not in ended.untracked
         assert proxy.requests > 0
         leave(proxy)
-    sent = sync(folder)
-    assert sent.startswith("sent ")
+    sync(folder)
     assert_whole(server, trouble.__name__, undisturbed)
     assert sync(folder).startswith("nothing was missing")
     assert tuple(capfd.readouterr()) == ("", "")
@@ -147,8 +150,7 @@ def test_sync_with_wrong_credentials_says_so_and_loses_nothing(
         with pytest.raises(TrackingError, match=r"it answers 401: it wants credentials.*try again: tightwire sync"):
             sync(folder, server.uri)
     sync(folder, server.uri)
-    config = "tightwire"  # the experiment's name where nothing says another
-    assert_whole(server, config, undisturbed)
+    assert_whole(server, DEFAULT_EXPERIMENT, undisturbed)
 
 
 def test_credentials_of_whoever_starts_a_run_reach_the_process_that_tracks_it(
