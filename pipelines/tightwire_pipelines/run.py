@@ -182,9 +182,9 @@ def _tracker(config: Experiment) -> Callable[[], Tracker]:
     """Makes the tracker wherever the rounds are run; the store is settled here, in the user's folder."""
     if config.tracking.to == "nowhere":
         return NullTracker
-    from tightwire.tracking.mlflow import MlflowTracker, default_uri
+    from tightwire.tracking.mlflow import MlflowTracker, default_uri, environment
 
-    return functools.partial(MlflowTracker, default_uri(), config.tracking.experiment)
+    return functools.partial(MlflowTracker, default_uri(), config.tracking.experiment, environment=environment())
 
 
 def report(

@@ -1,14 +1,7 @@
 """The tracker against a real `mlflow server` that dies and comes back, and against a store in a file."""
 
-import contextlib
-import os
-import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,69 +17,13 @@ from tightwire.tracking.mlflow import MlflowTracker, sync
 from tightwire.tracking.outbox import SendState
 from tightwire.tracking.plots import draw
 from tightwire.tracking.summary import summarise, write_summary
+from tracking_server import START_SECONDS, Server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-START_SECONDS = 90.0
+pytestmark = pytest.mark.timeout(600)  # the first test waits for the server's start, too
 FILES = ["config.yaml", "decisions.parquet", "ledger.parquet", "plots", "rounds.parquet", "summary.json"]
-
-
-class Server:
-    """An `mlflow server` on a sqlite store in a folder, which can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
-                    *("--host", "127.0.0.1", "--port", str(self.port)),
-                    *("--backend-store-uri", f"sqlite:///{self.folder}/store.db"),
-                    *("--artifacts-destination", str(self.folder / "artifacts")),
-                ],
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
-                start_new_session=True,
-            )
-        end = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > end:
-                pytest.fail((self.folder / "server.log").read_text()[-2000:])
-            time.sleep(0.2)
-
-    def kill(self) -> None:
-        if self.process:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:  # noqa: S310 - loopback
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    home = tmp_path / "server"
-    home.mkdir()
-    running = Server(home)
-    running.start()
-    yield running
-    running.kill()
 
 
 @pytest.fixture
@@ -161,7 +98,7 @@ def steps(uri: str, run_id: str, key: str) -> list[int]:
 
 
 def start(uri: str | None, folder: RunFolder) -> MlflowTracker:
-    tracker = MlflowTracker(uri, "tests")
+    tracker = MlflowTracker(uri, folder.path.parents[1].name)  # an experiment for each test, as the server is for all
     tracker.start(RunInfo("demo", folder.path, {"seed": "3", "training.lr": "0.1"}))
     return tracker
 
@@ -235,19 +172,6 @@ def test_a_server_that_is_dead_from_the_start_gets_the_run_from_sync(server: Ser
     run_id = str(SendState.load(folder.mlflow).run_id)
     assert_whole(server.uri, run_id, 4)
     assert f'"mlflow_run_id": "{run_id}"' in folder.summary.read_text()
-
-
-def test_a_server_that_never_answers_holds_nobody_up(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        tracker = start(f"http://127.0.0.1:{deaf.getsockname()[1]}", folder)
-        begun = time.monotonic()
-        for number in range(1, 101):
-            tracker.round(a_round(number))
-        assert time.monotonic() - begun < 2.0
-        line = tracker.finish(complete(folder, 100), status="finished")
-    assert line is not None
-    assert "did not get 100 rounds and the run's files (no answer in time)" in line
 
 
 def test_sending_everything_a_second_time_duplicates_nothing(server: Server, folder: RunFolder) -> None:

@@ -9,7 +9,7 @@ from tightwire.config import Experiment
 from tightwire.federation.pool import InProcessPool, Pool
 from tightwire.federation.records import RoundRecord
 from tightwire.simulation import Ended, Parts, Simulation
-from tightwire.tracking.base import NullTracker, RunInfo
+from tightwire.tracking.base import NullTracker, RunInfo, Tracker
 from tightwire.tracking.folder import RunFolder
 
 SMALL: dict[str, Any] = {
@@ -58,6 +58,7 @@ def run_here(
     pool: Pool[Any] | None = None,
     listener: Quiet | None = None,
     stop_after: int | None = None,
+    tracker: Tracker | None = None,
 ) -> Ended:
     """Run an experiment in `folder`, in this process unless a pool is given; a second call resumes."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def run_here(
     run_folder.write_config(configs.dump(config))
     parts = Parts.load(config)
     pool = pool or InProcessPool(parts.runner())
-    simulation = Simulation(parts, run_folder, pool, NullTracker(), listener)
+    simulation = Simulation(parts, run_folder, pool, tracker or NullTracker(), listener)
     stopping = (lambda: len(listener.records) >= stop_after) if stop_after is not None else (lambda: False)
     return simulation.run(RunInfo(folder.name, folder, configs.flat(config)), stopping)
 

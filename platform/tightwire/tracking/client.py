@@ -28,6 +28,11 @@ _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # a run talks to its tracking server and to nobody else
 }
 
+_ANSWER = re.compile(r"error code (\d{3})\b|too many (\d{3}) error responses|^(\d{3}) (?:Client|Server) Error")
+"""How MLflow words an answer's status, by the way that the request took through it."""
+_BODY = re.compile(r"Response body: '(.+?)'$")
+_ADVICE = {"401": "it wants credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"}
+
 
 def chosen_uri(wanted: str | None, stored: str | None = None) -> str:
     """The tracking server to use, as a URI that means the same in every folder.
@@ -51,6 +56,11 @@ def chosen_uri(wanted: str | None, stored: str | None = None) -> str:
 def default_uri() -> str:
     """The tracking server of a new run when nobody asks for another one; see `chosen_uri`."""
     return chosen_uri(None)
+
+
+def environment() -> dict[str, str]:
+    """This process's settings of MLflow, credentials among them, for the process that will talk to the server."""
+    return {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
 
 
 def connect(uri: str) -> Client:
@@ -135,6 +145,11 @@ class MlflowServer:
 def brief(error: BaseException) -> str:
     """What went wrong with a server, in a few words for one line."""
     text = " ".join(str(error).split())
+    if answer := _ANSWER.search(text):
+        status = next(group for group in answer.groups() if group)
+        body = _BODY.search(text)
+        said = _ADVICE.get(status) or (body.group(1)[:80] if body else "")
+        return f"it answers {status}: {said}" if said else f"it answers {status}"
     if "refused" in text:
         return "connection refused"
     if "timed out" in text or "timeout" in text:

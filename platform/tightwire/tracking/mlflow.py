@@ -4,22 +4,24 @@
 tries again, less and less often, while the server does not answer; `sync` sends later what it could not.
 """
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from tightwire.federation.records import RoundRecord, Summary
 from tightwire.tracking import outbox
 from tightwire.tracking.base import RunInfo
-from tightwire.tracking.client import brief, chosen_uri, connect, default_uri, wall_ms
+from tightwire.tracking.client import brief, chosen_uri, connect, default_uri, environment, wall_ms
 from tightwire.tracking.delivery import Client, deliver
 from tightwire.tracking.environment import environment_tags
 from tightwire.tracking.folder import RunFolder
 from tightwire.tracking.outbox import SendState
 from tightwire.tracking.sync import sync, sync_command
 
-__all__ = ["PATIENCE", "MlflowTracker", "Patience", "default_uri", "sync"]
+__all__ = ["PATIENCE", "MlflowTracker", "Patience", "default_uri", "environment", "sync"]
 
 Connect = Callable[[str], Client]
 
@@ -52,6 +54,8 @@ class MlflowTracker:
         patience: Waiting times.
         connect: Makes a client for a URI; it may block or raise.
         now: The wall clock, in milliseconds since 1970.
+        environment: MLflow's settings of the process that started the run, such as the credentials of a server, where
+            they are not those of the process that carries it out; see `environment`.
     """
 
     def __init__(
@@ -62,12 +66,14 @@ class MlflowTracker:
         patience: Patience = PATIENCE,
         connect: Connect = connect,
         now: Callable[[], int] = wall_ms,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._uri = chosen_uri(uri)
         self._experiment = experiment
         self._patience = patience
         self._connect = connect
         self._now = now
+        self._environment = dict(environment)
         self._sender: _Sender | None = None
 
     @property
@@ -77,6 +83,7 @@ class MlflowTracker:
 
     def start(self, info: RunInfo) -> None:
         """A run begins, or goes on after a resume, then in the same MLflow run."""
+        os.environ.update(self._environment)
         folder = RunFolder(info.folder)
         tags = {**environment_tags(Path.cwd()), **info.tags, "status": "running"}
         if "seed" in info.params:
@@ -143,6 +150,7 @@ class _Sender:
         self._problem = ""
         self._changed = threading.Condition()
         self._ending = False
+        self._given_up = False
         self._save()
         self._thread = threading.Thread(target=self._work, name="tightwire-mlflow", daemon=True)
         self._thread.start()
@@ -173,6 +181,7 @@ class _Sender:
             self._changed.notify_all()
         self._thread.join(self._patience.finish)
         with self._changed:
+            self._given_up = True  # what sync will send is not to be sent from here at the same time
             return None if self.state.completed else self._missing()
 
     def _missing(self) -> str:
@@ -187,7 +196,7 @@ class _Sender:
         client: Client | None = None
         failures = 0
         ended = False
-        while not (ended and (self.state.completed or failures >= self._patience.last_tries)):
+        while not self._given_up and not (ended and (self.state.completed or failures >= self._patience.last_tries)):
             self._pause(failures)
             ended = self._ending
             try:
@@ -225,6 +234,8 @@ class _Sender:
                 )
                 self._unsent = [entry for entry in self._unsent if entry.record.round > step.cursor]
                 self._save()
+                if self._given_up:
+                    return
 
     def _save(self) -> None:
         try:
