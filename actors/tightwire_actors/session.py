@@ -4,7 +4,9 @@ import logging
 import math
 import os
 import socket
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import cast
 
@@ -75,22 +77,23 @@ def run_on_ray(
     detached = address not in (None, "", "local")
     hosts = hosts_wanted(config)
     try:
-        if address and detached:
-            _join(address, hosts, config.hosts.cpus)
-        else:
-            _start(hosts * config.hosts.cpus)
-        connected()
-        coordinator = spawn_coordinator(config, info, tracker, hosts=hosts, detached=detached)
-        try:
-            return _watch(coordinator, listener, stopping)
-        except KeyboardInterrupt:
-            if detached:
-                ray.wait([coordinator.stop.remote()], timeout=ANSWER_SECONDS)
-                listener.note(
-                    f"the run goes on at {address} until its round has closed and is saved; "
-                    f"then continue with: tightwire run --resume {info.folder}"
-                )
-            raise
+        with redirect_stdout(sys.stderr):  # Ray prints there that a machine died; it belongs to the result
+            if address and detached:
+                _join(address, hosts, config.hosts.cpus)
+            else:
+                _start(hosts * config.hosts.cpus)
+            connected()
+            coordinator = spawn_coordinator(config, info, tracker, hosts=hosts, detached=detached)
+            try:
+                return _watch(coordinator, listener, stopping)
+            except KeyboardInterrupt:
+                if detached:
+                    ray.wait([coordinator.stop.remote()], timeout=ANSWER_SECONDS)
+                    listener.note(
+                        f"the run goes on at {address} until its round has closed and is saved; "
+                        f"then continue with: tightwire run --resume {info.folder}"
+                    )
+                raise
     except RayTaskError as error:
         cause: Exception = error
         while isinstance(cause, RayTaskError):
