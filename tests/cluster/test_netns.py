@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_hosts_reach_each_other_but_for_a_cut_cable_and_other_networks() -> None
 
 def test_nothing_is_left_of_a_network_whose_test_failed() -> None:
     network = Network(1)
-    with pytest.raises(ZeroDivisionError), network:
+    with suppress(ZeroDivisionError), network:
         process = network.hosts[0].popen(["sleep", "1000"])
         raise ZeroDivisionError
     assert process.wait(30) != 0

@@ -30,6 +30,8 @@ HEAVY = {**LABORIOUS, "model": {"name": "mlp", "hidden": [600]}, "training": {"e
 PORT = 6379
 DEADLINE = 240.0
 RAY = str(Path(sys.executable).with_name("ray"))
+STARTED = "Ray runtime started"
+STARTS = 4
 NODE = ["--block", "--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats"]
 HEALTH = {
     "RAY_health_check_initial_delay_ms": "1000",
@@ -67,13 +69,8 @@ class Machines:
 
     def complete(self) -> None:
         """Have every machine in the cluster, those too that an earlier test took away."""
-        head = ["--head", f"--port={PORT}", "--include-dashboard=false"]
-        self._join(self.head, *head, more=HEALTH)
-        self._wait(self.head)
-        for worker in self.workers:
-            self._join(worker, f"--address={self.address}")
-        for worker in self.workers:
-            self._wait(worker)
+        self._gather([self.head], "--head", f"--port={PORT}", "--include-dashboard=false", more=HEALTH)
+        self._gather(self.workers, f"--address={self.address}")
 
     def take_away(self, host: Host) -> None:
         """End what a harmed machine still runs, so that `complete` starts it afresh."""
@@ -99,29 +96,40 @@ class Machines:
         (self.folder / f"{name}.yaml").write_text(json.dumps({**SMALL, **changes, "name": name}))
         return f"{name}.yaml"
 
-    def _join(self, host: Host, *words: str, more: Mapping[str, str] | None = None) -> None:
-        if host in self._nodes:
-            return
+    def _gather(self, hosts: list[Host], *words: str, more: Mapping[str, str] | None = None) -> None:
+        """Start Ray where it is missing; it gives itself 30 s, which a busy machine may need longer than."""
+        for _ in range(STARTS):
+            for host in hosts:
+                if host not in self._nodes:
+                    self._start(host, *words, more=more or {})
+            said = {host: self._said(host) for host in hosts}
+            for host in hosts:
+                if STARTED not in said[host]:
+                    self.take_away(host)
+            if all(host in self._nodes for host in hosts):
+                return
+        pytest.fail(f"Ray did not start: {said}")
+
+    def _start(self, host: Host, *words: str, more: Mapping[str, str]) -> None:
         self._starts += 1
         said = self.folder / f"said-{self._starts}"
         place = [f"--node-ip-address={host.address}", f"--temp-dir={self.folder / str(self._starts)}"]
         with said.open("wb") as out:
             node = host.popen(
                 [RAY, "start", *NODE, *place, *words],
-                env={**environment(self.token), **(more or {})},
+                env={**environment(self.token), **more},
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
         self._nodes[host] = node, said
 
-    def _wait(self, host: Host) -> None:
+    def _said(self, host: Host) -> str:
+        """What Ray has printed once it has started or failed to."""
         node, said = self._nodes[host]
-
-        def started() -> bool:
-            assert node.poll() is None, said.read_text()
-            return "Ray runtime started" in said.read_text()
-
-        wait_for(started, f"{host.namespace} did not join", DEADLINE)
+        wait_for(
+            lambda: STARTED in said.read_text() or node.poll() is not None, "Ray neither started nor failed", DEADLINE
+        )
+        return said.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +295,7 @@ def test_several_raylets_on_one_address_give_the_in_process_digest(
     folder = Path(tempfile.mkdtemp(prefix="tw"))
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
     (tmp_path / "light.yaml").write_text(json.dumps({**SMALL, **LIGHT}))
-    node = {"num_cpus": 1, "object_store_memory": 80_000_000}
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
     nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
         for _ in range(2):
@@ -302,7 +310,7 @@ def test_several_raylets_on_one_address_give_the_in_process_digest(
             check=False,
         )
     finally:
-        nodes.shutdown()
+        nodes.shutdown()  # type: ignore[no-untyped-call]  # ray's
     assert done.returncode == 0, done.stderr.decode()
     assert json.loads(done.stdout)["digest"] == expected(**LIGHT)
     shutil.rmtree(folder)
