@@ -40,9 +40,9 @@ from tightwire.wire.schema import Schema, TensorSpec  # noqa: E402
 
 ENDS = str(HERE / "clock_ends.py")
 DIRECTIONS = ("old-phone-lte:up", "mid-phone-wifi:up", "flagship-5g:down")
-LINES = ("topk(0.02) | uniform(4) | rans", "topk(0.1) | uniform(4) | rans", "uniform(4) | rans", "fp16", "none")
-HIDDEN = 1200
-LATE_TIMER = 1e-3
+LINES = ("topk(0.02) | uniform(4) | rans", "topk(0.1) | uniform(4) | rans", "uniform(4) | rans", "uniform(8)", "fp16")
+HIDDEN = 2000
+LATE_TIMER = 5e-4
 """Seconds of the link's rate that its token bucket holds, so that a late timer of this machine costs no bandwidth. The
 sending end spends them before it sends a frame."""
 TOLERANCE = 0.10
