@@ -4,8 +4,10 @@ import logging
 import math
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import cast
 
@@ -91,7 +93,19 @@ def run_on_ray(
         ClusterError: The coordinator, or what the run cannot do without, died.
         TightwireError: Whatever ended the run.
     """
-    address = address or os.environ.get("RAY_ADDRESS")
+    with redirect_stdout(sys.stderr):  # Ray prints there that a machine died; it belongs to the result
+        return _run(config, info, tracker, listener, stopping, address or os.environ.get("RAY_ADDRESS"), connected)
+
+
+def _run(
+    config: Experiment,
+    info: RunInfo,
+    tracker: Callable[[], Tracker],
+    listener: Listener,
+    stopping: Callable[[], bool],
+    address: str | None,
+    connected: Callable[[], None],
+) -> Ended:
     detached = address not in (None, "", "local")
     hosts, needed = hosts_wanted(config), hosts_needed(config)
     try:
