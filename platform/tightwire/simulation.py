@@ -153,7 +153,7 @@ class Parts:
                 round(config.hosts.memory_mb * MB),
             ),
             keys=self._keys(),
-            hostile=lambda client: config.attack.hostile(client, config.seed),
+            hostile=lambda client: config.attack.hostile(client, clients=config.population.clients, seed=config.seed),
             evaluate=self._evaluate if evaluating else _never,
         )
         return Server(setup, pool)

@@ -7,9 +7,11 @@ clock as they are.
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from tightwire.arrays import AnyArray, Flat, Ints
@@ -78,8 +80,8 @@ class Attack(Spec):
     """Clients that mean harm. None by default."""
 
     share: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a client is hostile, for good; keyed by seed and client, so that whoever is hostile at a lower
-    share is so at a higher one, whatever else differs."""
+    """Share of the population that is hostile, for good; keyed by the seed, so that whoever is hostile at a lower share
+    is so at a higher one, whatever else differs."""
     kind: Kind = "sign_flip"
     """What they do. To what they learn from: `label_flip` (class y becomes classes - 1 - y). To their updates u:
     `sign_flip` (-strength u), `scale` (strength u), `noise` (u plus Gaussian noise of strength times its norm). To
@@ -98,9 +100,9 @@ class Attack(Spec):
             )
         return self
 
-    def hostile(self, client: int, seed: int) -> bool:
-        """Whether a client means harm."""
-        return self.share > 0 and key(seed, "hostile", client=client) < self.share * 2**64
+    def hostile(self, client: int, *, clients: int, seed: int) -> bool:
+        """Whether a client of a population of `clients` means harm."""
+        return self.share > 0 and bool(_hostile(self.share, clients, seed)[client])
 
     def labels(self, y: Ints, classes: int) -> Ints:
         """The labels that a hostile client learns from, shape (samples,)."""
@@ -148,6 +150,12 @@ class Attack(Spec):
     @property
     def _strength(self) -> float:
         return STRENGTHS.get(self.kind, 1.0) if self.strength is None else self.strength
+
+
+@lru_cache(maxsize=4)
+def _hostile(share: float, clients: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Who means harm, shape (clients,)."""
+    return generator(seed, "hostile").permutation(clients) < round(share * clients)
 
 
 _VALUES = {"nan": float("nan"), "infinite": float("inf"), "huge": 1.0}

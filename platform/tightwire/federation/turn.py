@@ -68,7 +68,7 @@ class ClientSetup:
 
     def hostile(self, client: int) -> bool:
         """Whether a client means harm."""
-        return self.attack.hostile(client, self.seed)
+        return self.attack.hostile(client, clients=self.population.clients, seed=self.seed)
 
     @property
     def tag(self) -> int:
