@@ -25,6 +25,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails
 
 from tightwire import trees
+from tightwire.attacks.attack import Attack
 from tightwire.codecs.codec import Codec
 from tightwire.codecs.feedback import Classic, Dgc, Ef21, Feedback, Forget
 from tightwire.devices.availability import Always, AnyAvailability
@@ -34,6 +35,7 @@ from tightwire.devices.participation import Participation
 from tightwire.devices.population import Population
 from tightwire.errors import CodecError, ConfigError
 from tightwire.federation.joint import has_joint, joint_of
+from tightwire.federation.robust import AnyAggregator, Gathering, Mean
 from tightwire.learning.data import AnyData, Digits
 from tightwire.learning.models import AnyModel, Mlp
 from tightwire.learning.partition import AnyPartition, Dirichlet
@@ -52,6 +54,9 @@ class Wire(Spec):
     momentum (Lin et al. 2018); `none` forgets what was lost."""
     momentum: float | None = Field(default=None, ge=0, lt=1)
     """Momentum factor of `dgc`; null takes 0.9 there, and nothing else has one."""
+    authenticate: bool = False
+    """Whether clients put an HMAC behind each frame that they send, 16 bytes, with a key of their own, so that the
+    server refuses frames that somebody else made, altered or sent before; see docs/hostile-clients.md."""
     downlink: str = "none"
     """Codec line for the model on its way to the clients; `none` sends it whole in fp32."""
 
@@ -91,12 +96,25 @@ class Server(Spec):
 
     lr: float = Field(default=1.0, gt=0)
     """Server learning rate: the next model is the model plus this times the mean update."""
+    aggregator: AnyAggregator = Mean()
+    """How the round's updates become one. `median`, `trimmed_mean`, `krum` and `multi_krum` need all updates decoded
+    at once on the server, 4 bytes a value each; beyond `hosts.memory_mb` they are in a temporary file."""
+    max_norm: float | None = Field(default=None, gt=0)
+    """Longest Euclidean norm of an update that is not rejected; null for no such bound."""
+    max_norm_times: float | None = Field(default=None, ge=1)
+    """The same as a multiple of the median norm of recent rounds' updates."""
     ingress_mbps: float | None = Field(default=None, gt=0)
     """Mbit/s of the server's own link that all uploads share max-min fair; null for no limit."""
     egress_mbps: float | None = Field(default=None, gt=0)
     """The same for all downloads of a round, which begin together."""
     evaluate_every: int = Field(default=1, ge=1)
     """Rounds from one evaluation on the test set to the next; the last round is always evaluated."""
+
+    @field_validator("aggregator", mode="before")
+    @classmethod
+    def _names_default(cls, tree: Any) -> Any:  # Any: whatever the file holds
+        """An aggregator by its name alone is meant with its defaults."""
+        return {"name": tree} if isinstance(tree, str) else tree
 
 
 class Workers(Spec):
@@ -229,6 +247,7 @@ class Experiment(Spec):
     policy: AnyPolicy = Budget()
     wire: Wire = Wire()
     server: Server = Server()
+    attack: Attack = Attack()
     hosts: Hosts = Hosts()
     checkpoints: Checkpoints = Checkpoints()
     tracking: Tracking = Tracking()
@@ -270,6 +289,38 @@ class Experiment(Spec):
                     f"policy: `{line}` has the stage joint, whose range all clients of a round share, but policy "
                     f"{policy.name} changes codec lines; use policy fixed"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _aggregator_can_work(self) -> "Experiment":
+        aggregator, cohort = self.server.aggregator, self.participation.cohort
+        if isinstance(aggregator, Mean):
+            return self
+        if self.wire.variant().accumulates:
+            raise ValueError(
+                f"server.aggregator is {aggregator.name}, but wire.feedback is {self.wire.feedback}, whose updates are "
+                "changes that the server has to add up; use aggregator mean, or feedback classic, dgc or none"
+            )
+        if isinstance(self.policy, Fixed) and has_joint(self.policy.codec):
+            raise ValueError(
+                f"server.aggregator is {aggregator.name}, but codec `{self.policy.codec}` has the stage joint, whose "
+                "codes the server adds without looking at single updates; use aggregator mean, or uniform"
+            )
+        if isinstance(aggregator, Gathering) and cohort < aggregator.least:
+            raise ValueError(
+                f"server.aggregator {aggregator.name} needs {aggregator.wants}, but participation.cohort is {cohort}; "
+                f"raise the cohort to {aggregator.least}, or change the aggregator"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _attack_can_be_sent(self) -> "Experiment":
+        attack, policy = self.attack, self.policy
+        if attack.share and attack.kind == "forge" and isinstance(policy, Fixed) and has_joint(policy.codec):
+            raise ValueError(
+                f"attack.kind is forge, but what is forged does not fit the agreed range of codec `{policy.codec}`; "
+                "use sign_flip, or uniform in place of joint"
+            )
         return self
 
     @model_validator(mode="after")

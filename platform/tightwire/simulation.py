@@ -3,12 +3,14 @@
 Knows nothing of Ray: whoever calls it hands in the pool, in process or not.
 """
 
+import hashlib
 import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Generic, Protocol
 
 import numpy as np
@@ -20,6 +22,7 @@ from tightwire.devices.memory import training_memory
 from tightwire.errors import CheckpointError, ConfigError, LedgerError, MemoriesLostError, TrackingError
 from tightwire.federation.checkpoint import Checkpoints
 from tightwire.federation.client import ClientRunner
+from tightwire.federation.combine import Rules
 from tightwire.federation.digest import digest
 from tightwire.federation.downlink import Downlink
 from tightwire.federation.joint import Ranges, joint_of
@@ -39,6 +42,7 @@ from tightwire.policies import Fixed
 from tightwire.tracking.base import RunInfo, Tracker
 from tightwire.tracking.folder import RunFolder
 from tightwire.tracking.summary import summarise, write_summary
+from tightwire.wire.authentication import client_key
 from tightwire.wire.ledger import SECTIONS
 
 LOSSES = 3
@@ -110,7 +114,16 @@ class Parts:
             ranges=self._ranges(),
             deadline=config.deadline,
             memory_limit=round(config.hosts.memory_mb * MB),
+            attack=config.attack,
+            keys=self._keys(),
         )
+
+    def _keys(self) -> Callable[[int], bytes] | None:
+        """Client -> its key, where frames are authenticated; in a simulation, all derive from the seed."""
+        if not self.config.wire.authenticate:
+            return None
+        secret = hashlib.sha256(f"tightwire simulation {self.config.seed}".encode()).digest()
+        return partial(client_key, secret)
 
     def server(self, pool: Pool[Handle], *, evaluating: bool = True) -> Server[Handle]:
         """The server's side, on a pool of clients."""
@@ -135,6 +148,14 @@ class Parts:
             memory_needed=self.least_memory,
             flops_per_sample=self.cost.flops_per_sample * config.training.epochs,
             fp32_bytes=fp32_frame_length(schema),
+            rules=Rules(
+                config.server.aggregator,
+                config.server.max_norm,
+                config.server.max_norm_times,
+                round(config.hosts.memory_mb * MB),
+            ),
+            keys=self._keys(),
+            hostile=lambda client: config.attack.hostile(client, clients=config.population.clients, seed=config.seed),
             evaluate=self._evaluate if evaluating else _never,
         )
         return Server(setup, pool)

@@ -67,6 +67,19 @@ WORLDS: dict[str, dict[str, Any]] = {
     "the server has a say": {"policy": {"name": "adagq"}},
     "the server learns": {"policy": {"name": "linucb"}},
     "some say nothing": {"policy": {"name": "lazy", "scale": 100.0}},
+    "frames are replayed and the median is taken": {
+        "attack": {"share": 0.4, "kind": "replay"},
+        "wire": {"authenticate": True},
+        "server": {"aggregator": "median"},
+    },
+    "norms are bounded": {
+        "attack": {"share": 0.2, "kind": "scale", "strength": 2.0},
+        "server": {"aggregator": "norm_bounded", "max_norm_times": 1.5},
+    },
+    "Krum chooses from a shared link": {
+        "attack": {"share": 0.2},
+        "server": {"aggregator": {"name": "multi_krum", "attackers": 1, "kept": 3}, "ingress_mbps": 0.5},
+    },
 }
 
 

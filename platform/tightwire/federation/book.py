@@ -18,6 +18,7 @@ def book(
     tier: Callable[[int], str],
     resent: Callable[[int], int],
     bytes_fp32: int,
+    tag: int = 0,
 ) -> tuple[tuple[LedgerRow, ...], tuple[DecisionRow, ...]]:
     """Rows of the round's ledger and decisions, ascending by client.
 
@@ -29,6 +30,7 @@ def book(
         tier: Client -> name of its tier.
         resent: Bytes -> bytes that the link loses besides.
         bytes_fp32: Of a frame under the codec ``none``.
+        tag: Of authentication, behind each frame that a client sends.
     """
     ledger: list[LedgerRow] = []
     decisions: list[DecisionRow] = []
@@ -43,7 +45,7 @@ def book(
                 _row(
                     _through(report.sections, passage.bytes),
                     **common,
-                    bytes_fp32=bytes_fp32,
+                    bytes_fp32=bytes_fp32 + tag,
                     direction="up",
                     codec=decision.codec or "",
                     status=statuses[client],

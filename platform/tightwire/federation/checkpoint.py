@@ -131,6 +131,7 @@ class Checkpoints:
             "clock_fp32": state.clock_fp32,
             "chain": state.chain,
             "shared": dict(state.shared),
+            "norms": list(state.norms),
             "model": model,
             "public": None if state.public is None else state.public.version,
             "recent": [] if state.public is None else [asdict(sections) for sections in state.public.recent],
@@ -193,6 +194,7 @@ class Checkpoints:
             shifts=arrays.get("shifts"),
             chain=manifest["chain"],
             shared=manifest["shared"],
+            norms=tuple(manifest.get("norms", ())),
         )
         self._hashes, self._memories = hashes, memories
         self._parts = Parts(**{kind: tuple(names) for kind, names in manifest["parts"].items()})

@@ -7,12 +7,12 @@ import hashlib
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from tightwire.codecs.codec import Memory
 from tightwire.errors import ClientError, TightwireError
-from tightwire.federation.aggregate import FixedPoint
-from tightwire.federation.joint import Grids, Reals
+from tightwire.federation.intake import intake
 from tightwire.federation.tasks import Broadcast, ClientReport, ClientTask, Offer, ShareResult
 from tightwire.federation.turn import ClientSetup, Turns
 from tightwire.learning.training import Job, Trained
@@ -78,8 +78,8 @@ class ClientRunner:
             ClientError: Training or encoding failed; says in which round and for which client.
         """
         setup, round_, sizes = self._setup, broadcast.round, self._setup.data.sizes
-        sums = self._sums(broadcast)
-        total = sums.fixed.zeros(broadcast.model.size)
+        door = intake(setup.model.schema, setup.ranges, broadcast, setup.keys)
+        total = door.fixed.zeros(broadcast.model.size)
         summed: list[int] = []
         reports: list[ClientReport] = []
         fresh: dict[int, Token] = {}
@@ -87,37 +87,31 @@ class ClientRunner:
         reserve: dict[int, bytes] = {}
         for task, trained in self._train(broadcast, tasks):
             with _at(round_, task.client, "sending"):
-                report, sent, memory = self._turns.send(broadcast, sums, task, trained, memories.get(task.client, {}))
+                report, sent, memory = self._turns.send(broadcast, door, task, trained, memories.get(task.client, {}))
             reports.append(report)
             if memory and report.fate in ("arrives", "skipped"):
                 fresh[task.client] = keep(memory)
             if sent is None or sent.addend is None or report.fate != "arrives":
                 continue
-            if setup.shared:
+            arrival = report.passage.arrival
+            if not setup.shared and (arrival is None or (setup.deadline is not None and arrival > setup.deadline)):
+                continue
+            if setup.shared or arrival is None or broadcast.gather:
                 reserve[task.client] = sent.frame
                 continue
-            arrival = report.passage.arrival
-            if arrival is None or (setup.deadline is not None and arrival > setup.deadline):
-                continue
             if not broadcast.spare:
-                sums.add(total, sent.addend, int(sizes[task.client]))
+                door.add(total, sent.addend, int(sizes[task.client]))
                 summed.append(task.client)
                 continue
             heapq.heappush(slowest, (arrival, task.client, sent.frame))
             if len(slowest) > broadcast.spare:
                 _, client, frame = heapq.heappop(slowest)
-                sums.add(total, sums.take(frame, client), int(sizes[client]))
+                door.add(total, door.take(frame, client).addend, int(sizes[client]))
                 summed.append(client)
-        sums.conclude(total)
+        door.conclude(total)
         self._cached = {}
         reserve.update((client, frame) for _, client, frame in slowest)
         return ShareResult(total, tuple(summed), tuple(reports), reserve), fresh
-
-    def _sums(self, broadcast: Broadcast) -> Reals | Grids:
-        fixed = FixedPoint.for_weight(broadcast.weight)
-        if broadcast.agreement is None or self._setup.ranges is None:
-            return Reals(self._setup.model.schema, fixed, broadcast.round)
-        return Grids(self._setup.ranges, broadcast.agreement.steps, fixed, broadcast.round)
 
     def _train(self, broadcast: Broadcast, tasks: Sequence[ClientTask]) -> Iterator[tuple[ClientTask, Trained]]:
         """Each task with what came of its training, from the cache where `offers` has trained the same before."""
@@ -129,13 +123,23 @@ class ClientRunner:
         )
         for task in tasks:
             with _at(broadcast.round, task.client, "training"):
-                result = cached[task.client] if task.client in cached else next(trained)
+                result = cached[task.client] if task.client in cached else self._spoiled(broadcast, next(trained))
             yield task, result
 
     def _jobs(self, tasks: Iterable[ClientTask]) -> Iterator[Job]:
         for task in tasks:
             x, y = self._setup.data.shard(task.client)
+            if self._setup.hostile(task.client):
+                y = self._setup.attack.labels(y, self._setup.data.classes)
             yield Job(task.client, x, y)
+
+    def _spoiled(self, broadcast: Broadcast, trained: Trained) -> Trained:
+        """What a client says that it learnt."""
+        setup = self._setup
+        if not setup.hostile(trained.client):
+            return trained
+        update = setup.attack.spoiled(trained.update, round=broadcast.round, client=trained.client, seed=setup.seed)
+        return replace(trained, update=update)
 
 
 def _token(broadcast: Broadcast) -> bytes:

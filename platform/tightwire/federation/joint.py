@@ -9,7 +9,7 @@ Ranges are awaited for half of the deadline at most, so that time is left to sen
 grids might not cover it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -98,7 +98,15 @@ class Ranges:
         """
         return decode(frame, self.words, round=round, client=client)
 
-    def agree(self, offers: Sequence[Offer], fixed: FixedPoint, *, round: int, deadline: float | None) -> Agreement:
+    def agree(
+        self,
+        offers: Sequence[Offer],
+        fixed: FixedPoint,
+        *,
+        round: int,
+        deadline: float | None,
+        opened: Callable[[bytes, int], bytes] | None = None,
+    ) -> Agreement:
         """What the server answers; independent of the order of `offers`.
 
         Args:
@@ -106,6 +114,7 @@ class Ranges:
             fixed: The round's fixed-point format.
             round: The round's number.
             deadline: Of the round; see `PATIENCE`.
+            opened: (what arrives, client) -> the frame in it, or raises FrameError; None where it is the frame.
         """
         arrivals = [Arrival(offer.client, offer.arrival) for offer in offers]
         limit = None if deadline is None else deadline * PATIENCE
@@ -118,7 +127,8 @@ class Ranges:
                 outcomes[offer.client] = "late"
                 continue
             try:
-                told = self.hear(offer.frame, round=round, client=offer.client)
+                frame = offer.frame if opened is None else opened(offer.frame, offer.client)
+                told = self.hear(frame, round=round, client=offer.client)
                 check(told)
                 if np.any(told < 0):
                     raise FrameError("scales", f"a magnitude is at least 0, got {told.min():g}")

@@ -122,6 +122,10 @@ class RoundRecord:
     """Bytes that links lost, up and down, and that were sent again; not in `bytes_up` and `bytes_down`."""
     refused: dict[str, int] = field(default_factory=dict)
     """Clients that could not take part or whose update was refused, by reason, such as ``{"memory": 2}``."""
+    rejected: int = 0
+    """Clients whose update arrived in time and was rejected; those in `refused` by reason."""
+    hostile: int = 0
+    """Hostile clients among `participants`: the truth, which the simulated server does not know."""
     wall_seconds: float = 0.0
     hosts: int = 1
     """Client hosts alive at the end of the round."""
@@ -150,3 +154,7 @@ class Summary:
     seed: int
     digest: str
     mlflow_run_id: str | None
+    rejected: int = 0
+    """Updates that arrived in time and were rejected."""
+    hostile: int = 0
+    """Updates of hostile clients that were used."""

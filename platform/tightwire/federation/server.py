@@ -18,17 +18,20 @@ from tightwire.devices.clock import Arrival, Closing, close_round
 from tightwire.devices.energy import drain
 from tightwire.federation.aggregate import FixedPoint
 from tightwire.federation.book import book
+from tightwire.federation.combine import Combined, gathered, recent_norms, summed
 from tightwire.federation.digest import extend
 from tightwire.federation.downlink import NEVER
+from tightwire.federation.intake import intake
 from tightwire.federation.invite import Invited, invite
-from tightwire.federation.joint import Grids, Reals
 from tightwire.federation.passage import passages
 from tightwire.federation.pool import Handle, Pool
 from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord, Status
+from tightwire.federation.robust import Gathering
 from tightwire.federation.state import ClientRecord, ServerSetup, ServerState
 from tightwire.federation.tasks import Broadcast, ClientReport, Fate
 from tightwire.federation.turn import ended
 from tightwire.policies.base import Closed, Outcome, Report
+from tightwire.wire.authentication import TAG, Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +61,15 @@ class Server(Generic[Handle]):
         if setup.accumulates:
             weight = int(setup.sizes.sum())
         spare = max(0, len(cohort.tasks) - setup.participation.cohort)
-        broadcast = Broadcast(state.round, public.model, weight, spare, state.clock)
+        bounds, gather = setup.rules.bounds(state.norms), setup.rules.gathers(state.norms)
+        broadcast = Broadcast(state.round, public.model, weight, spare, state.clock, bounds=bounds, gather=gather)
         fixed = FixedPoint.for_weight(weight)
         total = fixed.zeros(public.model.size)
         owed = {task.client: state.memories[task.client] for task in cohort.tasks if task.client in state.memories}
         if setup.ranges is not None:
             offers = [offer for share in self._pool.offers(broadcast, cohort.tasks, owed) for offer in share]
-            agreement = setup.ranges.agree(offers, fixed, round=state.round, deadline=setup.deadline)
+            opened = None if setup.keys is None else Gate(setup.keys, state.round).open
+            agreement = setup.ranges.agree(offers, fixed, round=state.round, deadline=setup.deadline, opened=opened)
             broadcast = replace(broadcast, agreement=agreement)
         reports: dict[int, ClientReport] = {}
         reserve: dict[int, bytes] = {}
@@ -98,15 +103,23 @@ class Server(Generic[Handle]):
             seconds = NOBODY
         statuses = {client: _status(report, closing) for client, report in reports.items()}
         used = [client for client, status in statuses.items() if status == "used"]
-        total += self._reserved(broadcast, fixed, {client: reserve[client] for client in used if client in reserve})
+        combined = self._combined(
+            state, broadcast, {client: reserve[client] for client in used if client in reserve}, reports, statuses
+        )
+        reports, statuses = _rejected(reports, statuses, combined.refused)
+        used = [client for client in used if client not in combined.refused]
+        if combined.total is not None:
+            total += combined.total
         skipped = [client for client, status in statuses.items() if status == "skipped"]
         shifts = None
         if setup.accumulates:
             shifts = total = _accumulated(state.shifts, total)
         else:
             weight = sum(int(setup.sizes[client]) for client in used)
-        model = self._next_model(state.model, fixed, total, weight)
-        update = fixed.mean(total, weight) if weight and used else None
+        update = combined.update
+        if not setup.rules.aggregator.gathers:
+            update = fixed.mean(total, weight) if weight else None
+        model = state.model if update is None else state.model + np.float32(setup.lr) * update
 
         ledger, decisions = book(
             state.round,
@@ -116,8 +129,9 @@ class Server(Generic[Handle]):
             tier=lambda client: setup.population.profile(client, setup.seed).tier,
             resent=setup.turns.resent,
             bytes_fp32=setup.fp32_bytes,
+            tag=0 if setup.keys is None else TAG,
         )
-        closed = self._closed(state, model, update, reports, statuses, seconds)
+        closed = self._closed(state, model, update if used else None, reports, statuses, seconds)
         after: ServerState[Handle] = ServerState(
             round=state.round + 1,
             model=model,
@@ -128,26 +142,28 @@ class Server(Generic[Handle]):
             memories=_kept(state.memories, used, skipped, offered),
             shared=setup.policy.review(cohort.shared, closed),
             shifts=shifts,
+            norms=recent_norms(state.norms, _heard(reports, statuses)),
             chain=extend(state.chain, ledger, decisions),
         )
         record = self._record(after, cohort, reports, ledger, statuses, seconds, len(closing_fp32.late))
         return after, RoundResult(record, ledger, decisions)
 
-    def _reserved(self, broadcast: Broadcast, fixed: FixedPoint, frames: Mapping[int, bytes]) -> Sums:
-        """The sum of the updates that hosts sent back unsummed."""
-        setup, agreement = self._setup, broadcast.agreement
-        sums: Reals | Grids = Reals(setup.schema, fixed, broadcast.round)
-        if setup.ranges is not None and agreement is not None:
-            sums = Grids(setup.ranges, agreement.steps, fixed, broadcast.round)
-        total = fixed.zeros(setup.schema.size)
-        for client, frame in frames.items():
-            sums.add(total, sums.take(frame, client), int(setup.sizes[client]))
-        sums.conclude(total)
-        return total
-
-    def _next_model(self, model: Flat, fixed: FixedPoint, total: Sums, weight: int) -> Flat:
-        """x_{t+1} = x_t + lr * weighted mean of the updates in use, or with EF21 of all clients' shifts."""
-        return model + np.float32(self._setup.lr) * fixed.mean(total, weight) if weight else model
+    def _combined(
+        self,
+        state: ServerState[Handle],
+        broadcast: Broadcast,
+        frames: Mapping[int, bytes],
+        reports: Mapping[int, ClientReport],
+        statuses: Mapping[int, str],
+    ) -> Combined:
+        """What comes of the frames that hosts sent back, once it is known which of them are in time."""
+        setup, rules = self._setup, self._setup.rules
+        if rules.adapts and not state.norms:
+            broadcast = replace(broadcast, bounds=rules.bounds(recent_norms((), _heard(reports, statuses))))
+        door = intake(setup.schema, setup.ranges, broadcast)
+        if isinstance(rules.aggregator, Gathering):
+            return gathered(rules.aggregator, door, frames, rules.memory)
+        return summed(door, frames, setup.sizes)
 
     def _ended(
         self, clock: float, cohort: Invited, reports: dict[int, ClientReport], round_: int
@@ -280,6 +296,8 @@ class Server(Generic[Handle]):
             lost=counts["lost"],
             skipped=counts["skipped"],
             refused=dict(sorted(refused.items())),
+            rejected=counts["rejected"],
+            hostile=sum(self._setup.hostile(client) for client, status in statuses.items() if status == "used"),
             hosts=self._pool.hosts,
         )
 
@@ -301,6 +319,19 @@ NOBODY = 600.0
 _REFUSALS = ("rejected", "refused")
 _SILENT = ("skipped", "refused", "late")
 """Fates of clients of which the server knows that they send no update."""
+
+
+def _heard(reports: Mapping[int, ClientReport], statuses: Mapping[int, str]) -> list[ClientReport]:
+    """Those whose update came in time."""
+    return [report for client, report in reports.items() if statuses[client] in ("used", "rejected")]
+
+
+def _rejected(
+    reports: Mapping[int, ClientReport], statuses: Mapping[int, Status | Fate], refused: Mapping[int, str]
+) -> tuple[dict[int, ClientReport], dict[int, Status | Fate]]:
+    """Reports and statuses after some of those in use had to be refused, each for its reason."""
+    told = {client: replace(reports[client], fate="rejected", reason=reason) for client, reason in refused.items()}
+    return {**reports, **told}, {**statuses, **dict.fromkeys(refused, "rejected")}
 
 
 def _accumulated(before: Sums | None, change: Sums) -> Sums:

@@ -10,6 +10,7 @@ from tightwire.devices.availability import AnyAvailability
 from tightwire.devices.battery import Battery
 from tightwire.devices.participation import Participation
 from tightwire.devices.population import Population
+from tightwire.federation.combine import Rules
 from tightwire.federation.digest import START
 from tightwire.federation.downlink import NEVER, Downlink, Public
 from tightwire.federation.joint import Ranges
@@ -51,6 +52,8 @@ class ServerState(Generic[Handle]):
     """What the server's side of the policy remembers."""
     shifts: Sums | None = None
     """Where feedback accumulates: the sum over all clients of samples times shift, fixed point, shape (parameters,)."""
+    norms: tuple[float, ...] = ()
+    """Median norms of the updates of recent rounds, where updates are bounded by their norm."""
     chain: str = START
 
 
@@ -86,5 +89,11 @@ class ServerSetup:
     """FLOPs to train on one sample over all local epochs."""
     fp32_bytes: int
     """Exact length of a frame under the codec ``none``."""
+    rules: Rules
+    """What is done with updates."""
+    keys: Callable[[int], bytes] | None
+    """Client -> the key that authenticates its frames; None where nothing is authenticated."""
+    hostile: Callable[[int], bool]
+    """Whether a client means harm: for the records alone, no rule may ask."""
     evaluate: Callable[[int, Flat], tuple[float, float] | None]
     """(round, model) -> (test loss, test accuracy), or None in rounds without evaluation."""

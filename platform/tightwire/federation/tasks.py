@@ -57,6 +57,16 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the server does about long updates; Euclidean norms of what frames decode to."""
+
+    refuse: float | None = None
+    """Longer ones are refused; None for no such bound."""
+    clip: float | None = None
+    """Longer ones are scaled down to it; None for no such bound."""
+
+
+@dataclass(frozen=True, slots=True)
 class Broadcast:
     """What every host needs for one round; put into the object store once."""
 
@@ -72,6 +82,10 @@ class Broadcast:
     """Simulated seconds from the start of the run to that of the round."""
     agreement: Agreement | None = None
     """On the clients' ranges, where the codec wants one and once there is one."""
+    bounds: Bounds | None = None
+    """On the norms of updates; None where nobody asks for norms."""
+    gather: bool = False
+    """Whether all frames go back unsummed, because the server has to look at all updates at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +162,9 @@ class ClientReport:
     """Why it was refused, or rejected on arrival."""
     exchange: Exchange | None = None
     """Its part in agreeing on ranges, if there was any."""
+    norm: float | None = None
+    """Euclidean norm of what the server decoded, refused for it or not; None where it decoded nothing, or where the
+    round has no bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,4 +177,5 @@ class ShareResult:
     reports: tuple[ClientReport, ...]
     """In the order of the share's tasks."""
     reserve: Mapping[int, bytes]
-    """Frames of clients that the server may or may not want; see `Broadcast.spare`."""
+    """Frames of clients that the server may or may not want, see `Broadcast.spare`, or all of them, see
+    `Broadcast.gather`."""

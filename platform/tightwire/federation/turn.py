@@ -1,14 +1,15 @@
 """One client's turn once it has trained: agree on a range where wanted, decide, encode, send; and what that costs."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from tightwire.arrays import AnyArray, Flat
-from tightwire.codecs.codec import Codec, Memory, decode, fp32_frame_length
+from tightwire.attacks.attack import Attack, Sending
+from tightwire.codecs.codec import Codec, Memory, fp32_frame_length
 from tightwire.codecs.feedback import Feedback, for_stages
 from tightwire.codecs.sums import norms
 from tightwire.devices.clock import CODEC_FLOPS, codec_seconds, compute_seconds
@@ -18,7 +19,8 @@ from tightwire.devices.links import AnyLink, Channels
 from tightwire.devices.memory import workspace
 from tightwire.devices.population import Population, Profile
 from tightwire.errors import CodecError, FrameError
-from tightwire.federation.joint import MEASURING, Grids, Ranges, Reals
+from tightwire.federation.intake import Intake, LongUpdateError
+from tightwire.federation.joint import MEASURING, Ranges
 from tightwire.federation.passage import Upload, alone, passages
 from tightwire.federation.tasks import Agreement, Broadcast, ClientReport, ClientTask, Exchange, Fate, Offer, Passage
 from tightwire.keys import key
@@ -27,6 +29,8 @@ from tightwire.learning.flat import FlatModel
 from tightwire.learning.samples import FederatedData
 from tightwire.learning.training import Trained, Training
 from tightwire.policies.base import Observation, Policy, skip
+from tightwire.wire import authentication
+from tightwire.wire.frame import peek
 from tightwire.wire.ledger import Sections
 
 _HELD = 3
@@ -57,6 +61,31 @@ class ClientSetup:
     deadline: float | None
     memory_limit: int
     """Bytes of clients' memories that may be kept in RAM where this process keeps them."""
+    attack: Attack = field(default_factory=Attack)
+    """What hostile clients do."""
+    keys: Callable[[int], bytes] | None = None
+    """Client -> the key that authenticates its frames; None where nothing is authenticated."""
+
+    def hostile(self, client: int) -> bool:
+        """Whether a client means harm."""
+        return self.attack.hostile(client, clients=self.population.clients, seed=self.seed)
+
+    @property
+    def tag(self) -> int:
+        """Bytes of authentication behind each frame that a client sends."""
+        return 0 if self.keys is None else authentication.TAG
+
+    def signed(self, frame: bytes, client: int, *, holds_key: bool = True) -> bytes:
+        """A frame as it travels: with the tag that its sender puts behind it, where frames are authenticated.
+
+        Args:
+            frame: In whose header is the round, and the client that it claims to be from.
+            client: Who sends it.
+            holds_key: Whether the sender has the client's key; if not, it guesses.
+        """
+        if self.keys is None:
+            return frame
+        return authentication.seal(frame, self.keys(client) if holds_key else bytes(32), *peek(frame))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +93,18 @@ class Sent:
     """One upload, as both of its ends know it."""
 
     sections: Sections
+    """Of the whole message."""
     frame: bytes
+    """What the server finds in the message."""
     addend: AnyArray | None
-    """What the server adds, see `Reals.take`; None where it refuses the frame."""
+    """What the server adds, see `Taken`; None where it refuses the message."""
     error: float
     memory: Memory
     """What the client remembers if the server uses its update."""
     rejected: str
-    """Why the server refuses what it decoded; empty if it does not."""
+    """Why the server refuses it; empty if it does not."""
+    norm: float | None
+    """See `ClientReport.norm`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +193,13 @@ class Turns:
         return Offer(task.client, said.frame, said.arrival)
 
     def send(
-        self, broadcast: Broadcast, sums: Reals | Grids, task: ClientTask, trained: Trained, memory: Memory
+        self, broadcast: Broadcast, door: Intake, task: ClientTask, trained: Trained, memory: Memory
     ) -> tuple[ClientReport, Sent | None, Memory]:
         """The rest of a client's turn.
 
         Args:
             broadcast: The round.
-            sums: How the server takes frames in.
+            door: How the server takes frames in.
             task: The client's.
             trained: What came of its training.
             memory: What it remembers.
@@ -196,7 +229,7 @@ class Turns:
                 fate, reason = "refused", "memory"
                 try:
                     if self._needs(decision.codec).workspace <= self._room(ready.profile):
-                        sent = self._encode(decision.codec, ready, memory, broadcast.agreement, sums)
+                        sent = self._encode(decision.codec, ready, memory, broadcast.agreement, door)
                         fate, reason = ("rejected" if sent.rejected else "arrives"), sent.rejected
                 except CodecError:
                     fate, reason = "refused", "cannot be encoded"
@@ -224,6 +257,7 @@ class Turns:
             passage_fp32=Passage(),
             reason=reason,
             exchange=exchange,
+            norm=None if sent is None else sent.norm,
         )
         whole = self.upload_fp32(report, task, ready.profile, ready.link)
         report = replace(report, passage_fp32=passages([whole], broadcast.clock, None)[0])
@@ -257,10 +291,9 @@ class Turns:
 
     def upload_fp32(self, report: ClientReport, task: ClientTask, profile: Profile, link: Channels) -> Upload:
         """The same client's upload had it been fp32; its battery never runs empty."""
-        resent = self._setup.link.resent(self._fp32)
-        return Upload(
-            self._fp32, resent, report.begins_fp32, profile.rtt / 2, link.up, leaves=task.leaves, drops=task.drops
-        )
+        size = self._fp32 + self._setup.tag
+        resent = self._setup.link.resent(size)
+        return Upload(size, resent, report.begins_fp32, profile.rtt / 2, link.up, leaves=task.leaves, drops=task.drops)
 
     def resent(self, size: int) -> int:
         """Bytes that a link loses besides `size` that get through."""
@@ -337,14 +370,15 @@ class Turns:
         if ranges is None or not ready.finite:
             return None
         said = ranges.say(ranges.measure(ready.vector), round=ready.round, client=ready.task.client)
+        message = self._setup.signed(said.frame, ready.task.client)
         size, profile = ready.vector.size, ready.profile
         measuring = codec_seconds(size, MEASURING, profile)
         begins = ready.elapsed + measuring
-        seconds = alone(ready.link.up, ready.clock, begins, len(said.frame), ready.latency)
-        radio = upload_joules(len(said.frame), profile)
+        seconds = alone(ready.link.up, ready.clock, begins, len(message), ready.latency)
+        radio = upload_joules(len(message), profile)
         return _Range(
-            said.frame,
-            said.sections,
+            message,
+            said.sections + Sections(check=self._setup.tag),
             seconds,
             begins + seconds,
             radio,
@@ -379,7 +413,7 @@ class Turns:
         setup, profile, schema = self._setup, ready.profile, self._setup.model.schema
 
         def future(size: int, begins: float) -> float:
-            whole = size + setup.link.resent(size)
+            whole = size + setup.tag + setup.link.resent(size + setup.tag)
             return begins + alone(ready.link.up, ready.clock, begins, whole, ready.latency)
 
         return Observation(
@@ -407,10 +441,8 @@ class Turns:
             future=future if setup.policy.clairvoyant else None,
         )
 
-    def _encode(
-        self, line: str, ready: _Ready, memory: Memory, agreement: Agreement | None, sums: Reals | Grids
-    ) -> Sent:
-        """Encode, and take in as the server will; one decoding serves the client's memory and the sum."""
+    def _encode(self, line: str, ready: _Ready, memory: Memory, agreement: Agreement | None, door: Intake) -> Sent:
+        """Encode, send, and take in as the server will; one decoding serves the client's memory and the sum."""
         setup, client = self._setup, ready.task.client
         schema, codec = setup.model.schema, Codec.parse(line)
         agreed: Memory = {}
@@ -424,13 +456,26 @@ class Turns:
             client=client,
             memory={**for_stages(memory), **agreed},
         )
-        rejected, addend = "", None
+        frame, sections, left, holds_key = encoded.frame, encoded.sections, encoded.memory, True
+        if setup.hostile(client):
+            clients, seed = setup.population.clients, setup.seed
+            sending = Sending(encoded, ready.vector, codec, schema, ready.round, client, clients, seed, memory)
+            tampered = setup.attack.tampered(sending)
+            frame, sections, holds_key = tampered.frame, tampered.sections, tampered.signed
+            left = {**left, **tampered.remembered}
+        message = setup.signed(frame, client, holds_key=holds_key)
+        rejected, norm, addend = "", None, None
         decoded = np.zeros_like(ready.vector)
         try:
-            addend = sums.take(encoded.frame, client)
-            decoded = addend if isinstance(sums, Reals) else decode(encoded.frame, schema)
+            frame = door.opened(message, client)
+            taken = door.take(frame, client)
+            addend, decoded = taken.addend, taken.update
+            norm = taken.norm if door.bounds is not None else None
+        except LongUpdateError as refusal:
+            rejected, norm = refusal.reason, refusal.norm
         except FrameError as refusal:
             rejected = refusal.reason
         remembered, error = setup.feedback.settle(ready.vector, decoded, ready.pending)
-        left = {name: array for name, array in encoded.memory.items() if name not in agreed}
-        return Sent(encoded.sections, encoded.frame, addend, error, {**left, **remembered}, rejected)
+        left = {name: array for name, array in left.items() if name not in agreed}
+        sections += Sections(check=setup.tag)
+        return Sent(sections, frame, addend, error, {**left, **remembered}, rejected, norm)

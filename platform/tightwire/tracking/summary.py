@@ -62,6 +62,8 @@ def summarise(
         seed=seed,
         digest=digest,
         mlflow_run_id=mlflow_run_id,
+        rejected=sum(record.rejected for record in records),
+        hostile=sum(record.hostile for record in records),
     )
 
 

@@ -86,6 +86,41 @@ def seal(sink: Sink, *, digest: bytes, round: int, client: int, line: str) -> tu
     return frame, sink.sections + Sections(header=len(head), check=_CHECK.size)
 
 
+def peek(frame: bytes) -> tuple[int, int]:
+    """The round and the client that a frame names, before anything of it has been checked.
+
+    Raises:
+        FrameError: ``truncated``, ``magic`` or ``version`` when it has no header that could be read.
+    """
+    _, _, _, _, round_, client, _ = _fixed(frame)
+    return round_, client
+
+
+def amended(
+    frame: bytes, *, round: int | None = None, client: int | None = None, length: int | None = None, body: bytes = b""
+) -> bytes:
+    """A frame with parts of it overwritten and its checksum made right: what tests and attackers send.
+
+    Args:
+        frame: A whole frame.
+        round: In place of its round, 32 bits.
+        client: In place of its client, 32 bits.
+        length: In place of its length, 64 bits.
+        body: In place of the first bytes behind the header.
+    """
+    magic, version, claimed, digest, round_, client_, line = _fixed(frame)
+    fixed = (
+        claimed if length is None else length,
+        digest,
+        round_ if round is None else round,
+        client_ if client is None else client,
+    )
+    start = _FIXED.size + line
+    head = _FIXED.pack(magic, version, *fixed, line) + frame[_FIXED.size : start]
+    whole = head + body + frame[start + len(body) : -_CHECK.size]
+    return whole + _CHECK.pack(checksum(whole))
+
+
 def unseal(frame: bytes) -> tuple[Header, memoryview]:
     """Check a frame's envelope and open it.
 
@@ -95,13 +130,7 @@ def unseal(frame: bytes) -> tuple[Header, memoryview]:
     Raises:
         FrameError: With reason ``truncated``, ``magic``, ``version``, ``length``, ``checksum`` or ``codec``.
     """
-    if len(frame) < _FIXED.size + _CHECK.size:
-        raise FrameError("truncated", f"{len(frame)} bytes are no frame; the smallest has {_FIXED.size + _CHECK.size}")
-    magic, version, length, digest, round_, client, line_length = _FIXED.unpack_from(frame)
-    if magic != MAGIC:
-        raise FrameError("magic", f"a frame starts with {MAGIC!r}, got {magic!r}")
-    if version != VERSION:
-        raise FrameError("version", f"this reads frames of version {VERSION}, got version {version}")
+    _, version, length, digest, round_, client, line_length = _fixed(frame)
     if length != len(frame):
         reason = "truncated" if length > len(frame) else "length"
         raise FrameError(reason, f"the frame says it has {length} bytes, got {len(frame)}")
@@ -117,3 +146,15 @@ def unseal(frame: bytes) -> tuple[Header, memoryview]:
     except UnicodeDecodeError as error:
         raise FrameError("codec", f"the codec line is not ASCII: {error}") from None
     return Header(version, length, digest, round_, client, line), view[start : -_CHECK.size]
+
+
+def _fixed(frame: bytes) -> tuple[bytes, int, int, bytes, int, int, int]:
+    """Magic, version, length, digest, round, client and length of the line."""
+    if len(frame) < _FIXED.size + _CHECK.size:
+        raise FrameError("truncated", f"{len(frame)} bytes are no frame; the smallest has {_FIXED.size + _CHECK.size}")
+    magic, version, length, digest, round_, client, line = _FIXED.unpack_from(frame)
+    if magic != MAGIC:
+        raise FrameError("magic", f"a frame starts with {MAGIC!r}, got {magic!r}")
+    if version != VERSION:
+        raise FrameError("version", f"this reads frames of version {VERSION}, got version {version}")
+    return magic, version, length, digest, round_, client, line
