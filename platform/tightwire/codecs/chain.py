@@ -155,7 +155,8 @@ class Chain:
         for stage in self.whole:
             layout, undo = stage.read(layout, source)
             undos.append(undo)
-        plane = Plane(layout, source.array(layout.length))
+        received = source.view if self.whole[-1].undoes_in_place else source.array
+        plane = Plane(layout, received(layout.length))
         for position in reversed(range(len(undos))):
             plane = undos[position](plane, target if position == 0 else None)
         if plane.data is not target.memory:

@@ -146,6 +146,8 @@ class Stage(ABC):
     """How it is written at a sensible setting; docs and tests use it."""
     hands_on_non_finite: ClassVar[bool] = False
     """Whether it takes any reals, and gives reals that hold a NaN or an infinity whenever what it takes does."""
+    undoes_in_place: ClassVar[bool] = False
+    """Whether its undo takes bytes that lie at any address and must not be written, so that nobody needs to copy them."""
 
     @property
     @abstractmethod
