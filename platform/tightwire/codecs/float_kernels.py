@@ -175,14 +175,3 @@ def widen_brain(data, out, weight):  # type: ignore[no-untyped-def]  # numba inf
         largest = max(largest, np.uint32(half & np.uint16(0x7FFF)))
         put(out, i, float_of(shl32(np.uint32(half), np.uint32(16))), weight)
     return largest
-
-
-@numba.njit(cache=True, nogil=True)
-def peaks(raw, length, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Bits of the largest magnitude of each run of `length` floats, which have the bits `raw`, to `out`."""
-    for group in range(out.size):
-        part = raw[group * length : (group + 1) * length]
-        largest = np.uint32(0)
-        for i in range(part.size):
-            largest = max(largest, np.uint32(part[i] & MAGNITUDE))
-        out[group] = largest
