@@ -88,8 +88,10 @@ def test_every_float16_and_bfloat16_widens_as_numpy_and_torch_do() -> None:
         (float_kernels.widen_brain, float_twins.widen_brain, 0x7F80),
     ):
         finite = halves[(halves & 0x7FFF) < infinite]
-        assert kernel(finite, out, None) == infinite - 1
-        np.testing.assert_array_equal(out[: finite.size].view(np.uint32), twin(finite).view(np.uint32))
+        odd = np.concatenate([np.zeros(1, np.uint8), finite.view(np.uint8)])[1:]
+        for data in (finite.view(np.uint8), odd):
+            assert kernel(data, out[: finite.size], None) == infinite - 1
+            np.testing.assert_array_equal(out[: finite.size].view(np.uint32), twin(finite).view(np.uint32))
     wanted = torch.from_numpy(gaussian()).to(torch.bfloat16).to(torch.float32).numpy()
     np.testing.assert_array_equal(through("bf16", gaussian()), wanted)
 

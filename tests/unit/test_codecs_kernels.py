@@ -23,7 +23,7 @@ def values_of(n: int, scale: float, seed: int) -> Flat:
 
 def affine_of(values: Flat, form: str, bits: int, length: int) -> Affine:
     length = min(length, values.size)
-    low, high = sums.extremes(values, length).T.copy()
+    low, high = kernels.group_extremes(values, length).T.copy()
     if form == "centred":
         return Affine.centred(np.maximum(abs(low), abs(high)), max(1, 2 ** (bits - 1) - 1), length)
     return Affine.spanning(low, high, 2**bits - 1, length) if form == "span" else Affine.cells(low, high, 11, length)
@@ -118,7 +118,7 @@ def test_sums_are_taken_in_the_documented_order(length: int, scale: float) -> No
     np.testing.assert_array_equal(sums.deviations(values, length)[-50:], wanted)
     np.testing.assert_allclose(wanted, [group.std() for group in groups], rtol=1e-9, atol=1e-50)
     extremes = [twins.extremes(group.astype(np.float32)) for group in groups]
-    np.testing.assert_array_equal(sums.extremes(values, length)[-50:], extremes)
+    np.testing.assert_array_equal(kernels.group_extremes(values, length)[-50:], extremes)
 
 
 def test_equal_values_do_not_deviate() -> None:

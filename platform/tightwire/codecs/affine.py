@@ -189,6 +189,10 @@ class AffineStage(Stage):
             raise FrameError("non-finite", f"a scale of '{self.name}' is {scales[~np.isfinite(scales)][0]}")
         return self.affine(scales.reshape(groups, self.numbers), length)
 
+    def looks(self, layout: Layout) -> int | None:
+        """A quantiser's groups; one whose scales come from sums says otherwise."""
+        return group_length(layout, self.per, self.bucket)
+
     def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:
         """The scales of all groups, and packed codes."""
         count, length = plane.layout.count, group_length(plane.layout, self.per, self.bucket)

@@ -130,6 +130,8 @@ class Chain:
         planes = [Plane(part.layout, values)]
         left: dict[str, Flat] = {}
         for position, stage in enumerate(self.whole):
+            if length := stage.looks(planes[-1].layout):
+                planes[-1].group_extremes(length)
             check_finite(planes[-1], stage, part)
             recalled = memory.get(slot(part, position, stage)) if memory else None
             context = Context(derive(key, f"stage {position} of tensor {part.position}"), round, recalled)
@@ -155,7 +157,8 @@ class Chain:
         for stage in self.whole:
             layout, undo = stage.read(layout, source)
             undos.append(undo)
-        plane = Plane(layout, source.array(layout.length))
+        received = source.view if self.whole[-1].undoes_in_place else source.array
+        plane = Plane(layout, received(layout.length))
         for position in reversed(range(len(undos))):
             plane = undos[position](plane, target if position == 0 else None)
         if plane.data is not target.memory:
@@ -184,7 +187,8 @@ def check_finite(plane: Bounded, stage: Stage, part: Part) -> None:
     """
     if plane.layout.kind != "reals" or stage.hands_on_non_finite:
         return
-    if not all(math.isfinite(value) for value in plane.extremes):
+    low, high = plane.extremes
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise CodecError(f"tensor {part.position} holds a NaN or an infinity; only finite updates can be encoded")
 
 

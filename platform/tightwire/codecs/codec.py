@@ -287,6 +287,8 @@ def flat(update: npt.ArrayLike, schema: Schema) -> Flat:
         raise CodecError(f"an update is of floats, got {values.dtype}")
     if values.shape != (schema.size,):
         raise CodecError(f"an update has shape ({schema.size},) by its schema, got {values.shape}")
+    if values.dtype == np.float32:
+        return np.ascontiguousarray(values)
     with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite
         return np.ascontiguousarray(values, np.float32)
 

@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from tightwire.codecs.kernels import STEP, noise
-from tightwire.wire.words import add32, shl32, shr32
+from tightwire.wire.words import add32, load16, load32, shl32, shr32
 
 MAGNITUDE = np.uint32(0x7FFFFFFF)
 """All bits of a float32 but its sign."""
@@ -59,12 +59,17 @@ def put(out, at, value, weight):  # type: ignore[no-untyped-def]  # numba infers
 
 
 @numba.njit(cache=True, nogil=True)
-def deliver(raw, out, weight):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Write the floats with bits `raw` to `out`, or add them times `weight`; returns the largest magnitude's bits."""
+def deliver(data, out, weight):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Write the floats that are the bytes `data` to `out`, or add them times `weight`.
+
+    Returns:
+        The largest magnitude's bits.
+    """
     largest = np.uint32(0)
-    for i in range(raw.size):
-        largest = max(largest, np.uint32(raw[i] & MAGNITUDE))
-        put(out, i, float_of(raw[i]), weight)
+    for i in range(out.size):
+        raw = load32(data, i)
+        largest = max(largest, np.uint32(raw & MAGNITUDE))
+        put(out, i, float_of(raw), weight)
     return largest
 
 
@@ -122,12 +127,17 @@ def _wide(half):  # type: ignore[no-untyped-def]  # numba infers the types
 
 
 @numba.njit(cache=True, nogil=True)
-def widen_half(halves, out, weight):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Write float16s to `out`, or add them times `weight`; returns the largest magnitude's bits."""
+def widen_half(data, out, weight):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Write the float16s that are the bytes `data` to `out`, or add them times `weight`.
+
+    Returns:
+        The largest magnitude's bits.
+    """
     largest = np.uint32(0)
-    for i in range(halves.size):
-        largest = max(largest, np.uint32(halves[i] & np.uint16(0x7FFF)))
-        put(out, i, _wide(halves[i]), weight)
+    for i in range(out.size):
+        half = load16(data, i)
+        largest = max(largest, np.uint32(half & np.uint16(0x7FFF)))
+        put(out, i, _wide(half), weight)
     return largest
 
 
@@ -153,21 +163,15 @@ def brain_stochastic(raw, halves, k0, k1):  # type: ignore[no-untyped-def]  # nu
 
 
 @numba.njit(cache=True, nogil=True)
-def widen_brain(halves, out, weight):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Write bfloat16s to `out`, or add them times `weight`; returns the largest magnitude's bits."""
+def widen_brain(data, out, weight):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Write the bfloat16s that are the bytes `data` to `out`, or add them times `weight`.
+
+    Returns:
+        The largest magnitude's bits.
+    """
     largest = np.uint32(0)
-    for i in range(halves.size):
-        largest = max(largest, np.uint32(halves[i] & np.uint16(0x7FFF)))
-        put(out, i, float_of(shl32(np.uint32(halves[i]), np.uint32(16))), weight)
+    for i in range(out.size):
+        half = load16(data, i)
+        largest = max(largest, np.uint32(half & np.uint16(0x7FFF)))
+        put(out, i, float_of(shl32(np.uint32(half), np.uint32(16))), weight)
     return largest
-
-
-@numba.njit(cache=True, nogil=True)
-def peaks(raw, length, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Bits of the largest magnitude of each run of `length` floats, which have the bits `raw`, to `out`."""
-    for group in range(out.size):
-        part = raw[group * length : (group + 1) * length]
-        largest = np.uint32(0)
-        for i in range(part.size):
-            largest = max(largest, np.uint32(part[i] & MAGNITUDE))
-        out[group] = largest

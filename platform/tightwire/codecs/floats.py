@@ -35,16 +35,16 @@ def _sent(raw: AnyArray) -> Plane:
     return Plane(Layout("bytes", data.size, 8), data)
 
 
-def _received(layout: Layout, width: str, widen: Callable[..., Any], infinite: int) -> tuple[Layout, Undo]:
-    """The layout of floats of NumPy's type `width`, and the undo by the kernel `widen`, which returns the largest."""
+def _received(layout: Layout, width: int, widen: Callable[..., Any], infinite: int) -> tuple[Layout, Undo]:
+    """The layout of floats of `width` bytes, and the undo by the kernel `widen`, which returns the largest."""
 
     def undo(plane: Plane, target: Target | None) -> Plane:
         values, weight = landing(layout.count, target)
-        if widen(plane.data.view(width), values, weight) >= infinite:
+        if widen(plane.data, values, weight) >= infinite:
             raise FrameError("non-finite", "the frame holds a NaN or an infinity")
         return Plane.reals(values)
 
-    return Layout("bytes", layout.count * np.dtype(width).itemsize, 8), undo
+    return Layout("bytes", layout.count * width, 8), undo
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Plain(Stage):
     takes: ClassVar[tuple[Kind, ...]] = ("reals",)
     gives: ClassVar[Kind | None] = "bytes"
     family: ClassVar[str] = "plain"
+    undoes_in_place: ClassVar[bool] = True
     passes: ClassVar[float] = 1.0
     source: ClassVar[str] = "IEEE 754 binary32"
 
@@ -74,7 +75,7 @@ class Plain(Stage):
 
     def read(self, layout: Layout, source: Source) -> tuple[Layout, Undo]:  # noqa: ARG002 - as above
         """Four bytes a value."""
-        return _received(layout, "u4", float_kernels.deliver, _INFINITE)
+        return _received(layout, 4, float_kernels.deliver, _INFINITE)
 
     def tally(self, before: Tally) -> Tally:
         """32 bits a value."""
@@ -97,6 +98,7 @@ class Half(Stage):
     takes: ClassVar[tuple[Kind, ...]] = ("reals",)
     gives: ClassVar[Kind | None] = "bytes"
     family: ClassVar[str] = "quantiser"
+    undoes_in_place: ClassVar[bool] = True
     passes: ClassVar[float] = 1.0
     source: ClassVar[str] = "IEEE 754 binary16; Gupta et al. 2015, arXiv 1502.02551, section 3.1 (stochastic rounding)"
 
@@ -120,7 +122,7 @@ class Half(Stage):
 
     def read(self, layout: Layout, source: Source) -> tuple[Layout, Undo]:  # noqa: ARG002 - as above
         """Two bytes a value."""
-        return _received(layout, "u2", float_kernels.widen_half, _INFINITE_HALF)
+        return _received(layout, 2, float_kernels.widen_half, _INFINITE_HALF)
 
     def tally(self, before: Tally) -> Tally:
         """16 bits a value."""
@@ -143,6 +145,7 @@ class Brain(Stage):
     takes: ClassVar[tuple[Kind, ...]] = ("reals",)
     gives: ClassVar[Kind | None] = "bytes"
     family: ClassVar[str] = "quantiser"
+    undoes_in_place: ClassVar[bool] = True
     passes: ClassVar[float] = 1.0
     source: ClassVar[str] = "Kalamkar et al. 2019, arXiv 1905.12322"
 
@@ -166,7 +169,7 @@ class Brain(Stage):
 
     def read(self, layout: Layout, source: Source) -> tuple[Layout, Undo]:  # noqa: ARG002 - as above
         """Two bytes a value."""
-        return _received(layout, "u2", float_kernels.widen_brain, _INFINITE_BRAIN)
+        return _received(layout, 2, float_kernels.widen_brain, _INFINITE_BRAIN)
 
     def tally(self, before: Tally) -> Tally:
         """16 bits a value."""

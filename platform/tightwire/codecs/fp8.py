@@ -87,6 +87,10 @@ class Fp8(Stage):
         """The code in the middle."""
         return True
 
+    def looks(self, layout: Layout) -> int | None:
+        """The groups, for their largest magnitudes."""
+        return group_length(layout, self.per, self.bucket)
+
     @property
     def _format(self) -> MiniFloat:
         return FORMATS[self.format]

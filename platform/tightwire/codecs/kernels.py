@@ -44,13 +44,37 @@ def extremes(values: Flat) -> tuple[np.float32, np.float32]:
     return both[0], both[1]
 
 
+@numba.njit(cache=True, nogil=True)
+def _group_extremes(raw, length, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    for group in range(out.shape[0]):
+        _extremes(raw[group * length : min((group + 1) * length, raw.size)], out[group])
+
+
+def group_extremes(values: Flat, length: int) -> Flat:
+    """Smallest and largest of each group of `length` values, as `extremes` finds them, shape (groups, 2).
+
+    Args:
+        values: Shape (n,), n > 0, contiguous; the last group may be shorter.
+        length: More than 0.
+    """
+    out = np.empty((-(-values.size // length), 2), np.float32)
+    _group_extremes(values.view(np.int32), length, out.view(np.int32))
+    return out
+
+
 @numba.njit(cache=True, nogil=True, inline="always")
-def noise(walk, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
-    """A uniform integer in [0, 2**24) for the value whose index times `STEP` is `walk`: a keyed 32-bit mix.
+def noise_word(walk, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
+    """A uniform uint32 for the value whose index times `STEP` is `walk`: a keyed 32-bit mix.
 
     The mix is Wellons' "Prospecting for hash functions", two rounds, k1 entering between them.
     """
     x = xor32(walk, k0)
     x = xor32(mul32(xor32(x, shr32(x, np.uint32(16))), np.uint32(0x21F0AAAD)), k1)
     x = mul32(xor32(x, shr32(x, np.uint32(15))), np.uint32(0x735A2D97))
-    return np.int32(shr32(xor32(x, shr32(x, np.uint32(15))), np.uint32(8)))
+    return xor32(x, shr32(x, np.uint32(15)))
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def noise(walk, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The upper 24 bits of `noise_word`: a uniform integer in [0, 2**24)."""
+    return np.int32(shr32(noise_word(walk, k0, k1), np.uint32(8)))

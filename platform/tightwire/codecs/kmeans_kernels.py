@@ -8,7 +8,9 @@ the centroid nearest to a value, of the lower one on a tie, is the number of its
 import numba
 import numpy as np
 
+from tightwire.codecs import sixteen
 from tightwire.codecs.float_kernels import MAGNITUDE, bits_of, float_of, put
+from tightwire.codecs.sixteen import look_up16, search16
 from tightwire.wire.packing import LANES, ROWS, find_row, get_tail, put_row, put_tail
 from tightwire.wire.words import shl32, shr32
 
@@ -16,6 +18,7 @@ BINS = 2048
 """Of the grid that finds a value's neighbourhood among many thresholds."""
 _QUARTER = np.float32(0.25)
 _INFINITE = np.float32(np.inf)
+_WIDE = sixteen.WIDE
 
 
 @numba.njit(cache=True, nogil=True)
@@ -23,7 +26,7 @@ def _threshold(thresholds, at, end):  # type: ignore[no-untyped-def]  # numba in
     return thresholds[at] if at < end else _INFINITE
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, inline="always")
 def _fifteen(t, at, end):  # type: ignore[no-untyped-def]  # numba infers the types
     return (
         _threshold(t, at, end),
@@ -82,16 +85,25 @@ def _search16(x, t):  # type: ignore[no-untyped-def]  # numba infers the types
     )
 
 
-@numba.njit(cache=True, nogil=True)
-def _assign_few(values, start, length, starts, thresholds, codes):  # type: ignore[no-untyped-def]  # numba infers the types
+@numba.njit(cache=True, nogil=True, inline="always")
+def _assign_few(values, start, length, starts, thresholds, table, shift, codes):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Put codes, shifted left, to `codes`, on top of what is there where the shift is not 0; `table` is scratch."""
+    keep = np.uint32(0xFFFFFFFF) if shift else np.uint32(0)
     at = 0
     while at < values.size:
         group = (start + at) // length
         end = min((group + 1) * length - start, values.size)
         part, into = values[at:end], codes[at:end]
         t = _fifteen(thresholds, starts[group], starts[group + 1] - 1)
-        for lane in range(end - at):
-            into[lane] = _search16(part[lane], t)
+        done = 0
+        if _WIDE:
+            for place in range(16):
+                table[place] = t[min(place, 14)]
+            done = (end - at) & ~15
+            for lane in range(0, done, 16):
+                search16(table, part, lane, shift, into)
+        for lane in range(done, end - at):
+            into[lane] = (into[lane] & keep) | shl32(_search16(part[lane], t), shift)
         at = end
 
 
@@ -163,7 +175,7 @@ def gridded(thresholds, offset, below, edges):  # type: ignore[no-untyped-def]  
     return grid(thresholds, offset, low, shift, below, edges), low, shift
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, inline="always")
 def _assign_grid(values, most, offset, low, shift, below, edges, thresholds, codes):  # type: ignore[no-untyped-def]  # numba infers the types
     for lane in range(values.size):
         codes[lane] = _bin(values[lane], offset, low, shift)
@@ -185,20 +197,23 @@ def assign(values, length, starts, thresholds, guide, bits, words, tail):  # typ
     few = True
     for group in range(starts.size - 1):
         few &= starts[group + 1] - starts[group] <= 16
-    codes = np.empty(LANES, np.uint32)
+    codes, table = np.empty(LANES, np.uint32), np.empty(16, np.float32)
     columns = values.size // ROWS
     for block in range(0, columns, LANES):
         lanes = min(LANES, columns - block)
         for row in range(ROWS):
             offset, here, _ = find_row(words, block * bits, row, lanes, bits)
-            target = codes if offset else here
             start = block * ROWS + row * lanes
             part = values[start : start + lanes]
+            if few and offset + bits <= 32:
+                _assign_few(part, start, length, starts, thresholds, table, offset, here)
+                continue
+            target = codes if offset else here
             if guide is not None:
                 most, middle, low, shift, below, edges = guide
                 _assign_grid(part, most, middle, low, shift, below, edges, thresholds, target)
             elif few:
-                _assign_few(part, start, length, starts, thresholds, target)
+                _assign_few(part, start, length, starts, thresholds, table, np.uint32(0), target)
             else:
                 _assign_many(part, start, length, starts, thresholds, target)
             if offset:
@@ -214,7 +229,7 @@ def _entry(tables, at, last):  # type: ignore[no-untyped-def]  # numba infers th
     return tables[min(at, last)]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, inline="always")
 def _sixteen(t, at, last):  # type: ignore[no-untyped-def]  # numba infers the types
     return (
         _entry(t, at, last),
@@ -239,7 +254,7 @@ def _sixteen(t, at, last):  # type: ignore[no-untyped-def]  # numba infers the t
 @numba.njit(cache=True, nogil=True)
 def look_up(words, tail, bits, length, starts, tables, weight, out):  # type: ignore[no-untyped-def]  # numba infers the types
     """Decode packed codes to `out`, or add them times `weight`; returns whether every code is in its group's table."""
-    codes = np.empty(LANES, np.uint32)
+    codes, table = np.empty(LANES, np.uint32), np.empty(16, np.float32)
     mask = np.uint32((np.int64(1) << bits) - 1)
     good = True
     columns = out.size // ROWS
@@ -247,23 +262,25 @@ def look_up(words, tail, bits, length, starts, tables, weight, out):  # type: ig
         lanes = min(LANES, columns - block)
         for row in range(ROWS):
             offset, here, following = find_row(words, block * bits, row, lanes, bits)
+            start = block * ROWS + row * lanes
+            part = out[start : start + lanes]
             if offset + bits > 32:
                 back = np.uint32(32 - offset)
                 for lane in range(lanes):
                     codes[lane] = (shr32(here[lane], offset) | shl32(following[lane], back)) & mask
-            else:
-                for lane in range(lanes):
-                    codes[lane] = shr32(here[lane], offset) & mask
-            start = block * ROWS + row * lanes
-            good &= _look_up(codes[:lanes], start, bits, length, starts, tables, weight, out[start : start + lanes])
+                here, offset = codes[:lanes], np.uint32(0)
+            good &= _look_up(here, offset, start, bits, length, starts, tables, weight, table, part)
     start = columns * ROWS
     for at in range(out.size - start):
         codes[at] = get_tail(tail, at, bits)
-    return good & _look_up(codes[: out.size - start], start, bits, length, starts, tables, weight, out[start:])
+    rest = codes[: out.size - start]
+    return good & _look_up(rest, np.uint32(0), start, bits, length, starts, tables, weight, table, out[start:])
 
 
-@numba.njit(cache=True, nogil=True)
-def _look_up(codes, start, bits, length, starts, tables, weight, out):  # type: ignore[no-untyped-def]  # numba infers the types
+@numba.njit(cache=True, nogil=True, inline="always")
+def _look_up(codes, shift, start, bits, length, starts, tables, weight, table, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    """`look_up` for codes that lie `shift` bits up in words of their own; `table` is scratch."""
+    mask = np.uint32((np.int64(1) << bits) - 1)
     good = True
     at = 0
     while at < codes.size:
@@ -272,20 +289,26 @@ def _look_up(codes, start, bits, length, starts, tables, weight, out):  # type: 
         part, into = codes[at:end], out[at:end]
         first = starts[group]
         last = np.uint32(starts[group + 1] - first - 1)
-        most = np.uint32(0)
-        if bits <= 4:
-            t = _sixteen(tables, first, starts[group + 1] - 1)
+        if last < mask:
+            most = np.uint32(0)
             for lane in range(end - at):
-                code = part[lane]
-                most = max(most, code)
+                most = max(most, np.uint32(shr32(part[lane], shift) & mask))
+            good &= most <= last
+        if bits <= 4:
+            done = 0
+            if _WIDE:
+                for place in range(16):
+                    table[place] = tables[first + min(place & np.int64(mask), np.int64(last))]
+                done = (end - at) & ~15
+                for lane in range(0, done, 16):
+                    look_up16(table, part, lane, shift, weight, into)
+            t = _sixteen(tables, first, starts[group + 1] - 1)
+            for lane in range(done, end - at):
+                code = np.uint32(shr32(part[lane], shift) & mask)
                 put(into, lane, _pick16(_has(code, 8), _has(code, 4), _has(code, 2), _has(code, 1), t), weight)
         else:
-            table = tables[first : starts[group + 1]]
+            entries = tables[first : starts[group + 1]]
             for lane in range(end - at):
-                code = part[lane]
-                most = max(most, code)
-                put(into, lane, table[min(code, last)], weight)
-        if most > last:
-            good = False
+                put(into, lane, entries[min(np.uint32(shr32(part[lane], shift) & mask), last)], weight)
         at = end
     return good

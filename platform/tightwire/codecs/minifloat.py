@@ -7,7 +7,6 @@ import numpy as np
 
 from tightwire.arrays import Bytes8, Flat
 from tightwire.codecs import minifloat_kernels as kernels
-from tightwire.codecs.float_kernels import peaks
 from tightwire.codecs.floats import landing
 from tightwire.codecs.stage import Layout, Plane, Target, Undo
 from tightwire.errors import FrameError
@@ -133,9 +132,5 @@ class MiniFloat:
 
 def group_peaks(plane: Plane, length: int) -> Flat:
     """The largest magnitude of each group of `length` reals, shape (groups,)."""
-    if length == plane.layout.count:
-        low, high = plane.extremes
-        return np.array([max(abs(low), abs(high))], np.float32)
-    found = np.empty(-(-plane.layout.count // length), np.uint32)
-    peaks(plane.data.view(np.uint32), length, found)
-    return found.view(np.float32)
+    largest: Flat = np.abs(plane.group_extremes(length)).max(axis=1)
+    return largest

@@ -10,12 +10,14 @@ import numba
 import numpy as np
 
 from tightwire.codecs.float_kernels import MAGNITUDE, SIGN, bits_of, float_of, put, stochastic_small
-from tightwire.codecs.kernels import STEP, noise
+from tightwire.codecs.kernels import STEP, noise, noise_word
 from tightwire.wire.packing import LANES, ROWS, find_row, get_tail, put_row, put_tail
 from tightwire.wire.words import add32, mul32, shl32, shr32
 
 _NORMAL = np.uint32(1 << 23)
 """What the bits of a float's exponent count in."""
+_PAUSE = 15
+"""Runs for which `_normal` is given up, at most, after one in which it failed."""
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -50,8 +52,26 @@ def _nearest(value, first, second, shift, base, units, top, zero):  # type: igno
     return _signed(min(level, top), raw, zero)
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _normal(values, start, scale, shift, base, top, zero, k0, k1, codes):  # type: ignore[no-untyped-def]  # numba infers the types
+    """What `_stochastic` gives for values that come to 0 or to a normal narrow float; returns whether all do."""
+    walk = mul32(np.uint32(start), STEP)
+    least = np.uint32(0xFFFFFFFF)
+    back = np.uint32(32 - shift)
+    for lane in range(values.size):
+        raw = bits_of(values[lane])
+        size = bits_of(np.float32(float_of(np.uint32(raw & MAGNITUDE)) * scale))
+        least = min(least, add32(size, np.uint32(0xFFFFFFFF)))  # a zero is no small one
+        below = shr32(noise_word(walk, k0, k1), back)
+        walk = add32(walk, STEP)
+        level = shr32(add32(np.uint32(max(size, base) - base), below), shift)
+        codes[lane] = _signed(min(level, top), raw, zero)
+    return least >= np.uint32(base + _NORMAL - np.uint32(1))
+
+
 @numba.njit(cache=True, nogil=True)
-def _run(values, start, length, first, second, shift, base, units, top, zero, keys, codes):  # type: ignore[no-untyped-def]  # numba infers the types
+def _run(values, start, length, first, second, shift, base, units, top, zero, keys, pace, codes):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Codes of `values`, the first of which is number `start`; `pace` is (runs to pause, last pause) of `_normal`."""
     at = 0
     while at < values.size:
         group = (start + at) // length
@@ -62,6 +82,14 @@ def _run(values, start, length, first, second, shift, base, units, top, zero, ke
             for lane in range(end - at):
                 into[lane] = _nearest(part[lane], one, two, shift, base, units, top, zero)
         else:
+            if pace[0] == 0 and one == np.float32(1):
+                if _normal(part, start + at, two, shift, base, top, zero, keys[0], keys[1], into):
+                    pace[1] = 0
+                    at = end
+                    continue
+                pace[1] = min(2 * pace[1] + 1, _PAUSE)
+                pace[0] = pace[1] + 1
+            pace[0] = max(pace[0] - 1, 0)
             walk = mul32(np.uint32(start + at), STEP)
             for lane in range(end - at):
                 into[lane] = _stochastic(part[lane], walk, one, two, shift, base, units, top, zero, keys[0], keys[1])
@@ -75,7 +103,7 @@ def narrow(values, length, first, second, shift, base, units, top, zero, keys, b
 
     Magnitudes beyond `top` are cut to it.
     """
-    codes = np.empty(LANES, np.uint32)
+    codes, pace = np.empty(LANES, np.uint32), np.zeros(2, np.int64)
     columns = values.size // ROWS
     for block in range(0, columns, LANES):
         lanes = min(LANES, columns - block)
@@ -84,11 +112,11 @@ def narrow(values, length, first, second, shift, base, units, top, zero, keys, b
             target = codes if offset else here
             start = block * ROWS + row * lanes
             part = values[start : start + lanes]
-            _run(part, start, length, first, second, shift, base, units, top, zero, keys, target)
+            _run(part, start, length, first, second, shift, base, units, top, zero, keys, pace, target)
             if offset:
                 put_row(codes, words, block * bits, row, lanes, bits)
     start = columns * ROWS
-    _run(values[start:], start, length, first, second, shift, base, units, top, zero, keys, codes)
+    _run(values[start:], start, length, first, second, shift, base, units, top, zero, keys, pace, codes)
     for at in range(values.size - start):
         put_tail(tail, at, codes[at], bits)
 

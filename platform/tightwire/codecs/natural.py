@@ -17,6 +17,8 @@ LEAST = -149
 """The exponent of the smallest float32."""
 MOST = 128
 """The exponent that the largest float32 is rounded up to."""
+_NORMAL = 126
+"""Two to this power and its inverse are normal float32."""
 _LARGEST = np.finfo(np.float32).max
 
 
@@ -27,8 +29,8 @@ def exponents(peaks: Flat) -> Ints:
 
 
 def powers(top: Ints) -> Scales:
-    """2**top in two factors that are normal floats; 0 where all values are 0."""
-    half = top // 2
+    """2**top in two factors that are normal floats, the first of them 1 where it can be; 0 where all values are 0."""
+    half = np.where(np.abs(top) <= _NORMAL, 0, top // 2)
     first = np.where(top < LEAST, 0.0, np.ldexp(1.0, half))
     return Scales(
         first.astype(np.float32), np.ldexp(1.0, top - half).astype(np.float32), np.full(top.size, _LARGEST, np.float32)
@@ -83,6 +85,10 @@ class Natural(Stage):
     def has_zero(self) -> bool:
         """The code in the middle."""
         return True
+
+    def looks(self, layout: Layout) -> int | None:
+        """The groups, for their largest magnitudes."""
+        return group_length(layout, self.per, self.bucket)
 
     @property
     def format(self) -> MiniFloat:

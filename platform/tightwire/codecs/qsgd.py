@@ -77,6 +77,10 @@ class QSGD(AffineStage):
         n, s = group_length(layout, self.per, self.bucket), self.s
         return min(n / (4 * s**2), math.sqrt(n) / s if self.norm == "l2" else (1 + math.sqrt(n)) / (2 * s))
 
+    def looks(self, layout: Layout) -> int | None:
+        """The groups, for their largest magnitudes."""
+        return super().looks(layout) if self.norm == "max" else None
+
     def scales(self, groups: Groups, context: Context) -> Flat:  # noqa: ARG002 - the interface's arguments
         """Norms, rounded up to float32."""
         if self.norm == "max":

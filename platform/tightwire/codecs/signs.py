@@ -35,6 +35,10 @@ class _SignStage(AffineStage):
         """1 - ||x||_1**2 / (n ||x||**2) or less, and ||x||_1 >= ||x||."""
         return 1 - 1 / group_length(layout, self.per, self.bucket)
 
+    def looks(self, layout: Layout) -> int | None:  # noqa: ARG002 - the interface's arguments
+        """Means come from sums."""
+        return None
+
     def codes(self, values: Flat, affine: Affine, context: Context) -> Bytes8:  # noqa: ARG002 - the interface's arguments
         """The signs."""
         data = packing.empty(values.size, affine.bits)

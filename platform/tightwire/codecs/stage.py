@@ -10,14 +10,14 @@ may remember something from one round to the next (`Context.memory`), which then
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from tightwire.arrays import AnyArray, Flat
-from tightwire.codecs.kernels import extremes
+from tightwire.codecs.kernels import extremes, group_extremes
 from tightwire.wire.packing import packed_length
 from tightwire.wire.streams import Sink, Source
 
@@ -60,6 +60,8 @@ class Plane:
     layout: Layout
     data: AnyArray
     """Contiguous: float32 of shape (count,) for reals, else uint8 of shape (layout.length,), where ints are packed."""
+    _seen: dict[int, Flat] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """`group_extremes` by length."""
 
     @classmethod
     def reals(cls, values: Flat, shape: tuple[int, ...] = ()) -> "Plane":
@@ -69,7 +71,15 @@ class Plane:
     @cached_property
     def extremes(self) -> tuple[np.float32, np.float32]:
         """Smallest and largest of the reals; both are finite just when all are."""
-        return extremes(self.data)
+        return extremes(next((seen.ravel() for seen in self._seen.values()), self.data))
+
+    def group_extremes(self, length: int) -> Flat:
+        """Smallest and largest of each group of `length` reals, shape (groups, 2); -0 orders before 0."""
+        if length == self.layout.count:
+            return np.array([self.extremes], np.float32)
+        if length not in self._seen:
+            self._seen[length] = group_extremes(self.data, length)
+        return self._seen[length]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +156,8 @@ class Stage(ABC):
     """How it is written at a sensible setting; docs and tests use it."""
     hands_on_non_finite: ClassVar[bool] = False
     """Whether it takes any reals, and gives reals that hold a NaN or an infinity whenever what it takes does."""
+    undoes_in_place: ClassVar[bool] = False
+    """Whether its undo takes bytes that lie at any address and must not be written, so that nobody needs to copy them."""
 
     @property
     @abstractmethod
@@ -163,6 +175,13 @@ class Stage(ABC):
     def has_zero(self) -> bool:
         """Whether the codes it gives have one for zero (`Layout.zero`), so that codes can be sparsified."""
         return False
+
+    def looks(self, layout: Layout) -> int | None:  # noqa: ARG002 - for those who look at groups
+        """Length of the groups of reals whose extremes `encode` starts from; None where it needs none of groups.
+
+        Those of all follow from them, so that the values are gone through once.
+        """
+        return None
 
     @property
     def axes(self) -> Axes:

@@ -1,4 +1,4 @@
-"""What a quantiser's scales are made from: extremes and sums of each group of values.
+"""What a quantiser's scales are made from: sums of each group of values, and its extremes.
 
 Sums decide bytes, so they are taken in one fixed order: a group is cut into blocks of 8192 values; value i of a block
 is added to the float64 lane i % 32; the lanes of a block are added up by halves (lane j and j + 16, then j and j + 8,
@@ -14,32 +14,10 @@ import numpy as np
 
 from tightwire.arrays import Flat, Floats
 from tightwire.codecs.groups import group_count
-from tightwire.codecs.kernels import FOLD
 from tightwire.codecs.stage import Plane
 
 BLOCK = 8192
 LANES = 32
-
-
-@numba.njit(cache=True, nogil=True)
-def _extremes(raw, length, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    for group in range(out.shape[0]):
-        part = raw[group * length : min((group + 1) * length, raw.size)]
-        low = np.int32(0x7FFFFFFF)
-        high = np.int32(-0x80000000)
-        for i in range(part.size):
-            key = np.int32(part[i] ^ ((part[i] >> np.int32(31)) & FOLD))
-            low = min(low, key)
-            high = max(high, key)
-        out[group, 0] = low ^ ((low >> np.int32(31)) & FOLD)
-        out[group, 1] = high ^ ((high >> np.int32(31)) & FOLD)
-
-
-def extremes(values: Flat, length: int) -> Flat:
-    """Smallest and largest of each group of `length` values, shape (groups, 2); -0 orders before 0."""
-    out = np.empty((group_count(values.size, length), 2), np.int32)
-    _extremes(values.view(np.int32), length, out)
-    return out.view(np.float32)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -186,10 +164,8 @@ class PlaneGroups(Groups):
     plane: Plane
 
     def extremes(self) -> Flat:
-        """Those of a whole plane are known."""
-        if self.length == self.count:
-            return np.array([self.plane.extremes], np.float32)
-        return extremes(self.plane.data, self.length)
+        """As `Plane.group_extremes`."""
+        return self.plane.group_extremes(self.length)
 
     def norms(self) -> Floats:
         """As the function of that name."""

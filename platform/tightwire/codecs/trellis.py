@@ -154,12 +154,16 @@ class TrellisCoded(Stage):
         """With the best step for the codes, zeros would be no better."""
         return 1.0
 
+    def looks(self, layout: Layout) -> int | None:
+        """The groups, for their largest magnitudes."""
+        return group_length(layout, self.per, self.bucket)
+
     def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:  # noqa: ARG002 - the interface's arguments
         """Width of the codes (a byte), classes, lengths of the parts, and steps; the codes to the next stage."""
         n, length = plane.layout.count, group_length(plane.layout, self.per, self.bucket)
         trellis = Trellis.of(self.states)
         spread = sums.norms(plane.data, length) / np.sqrt(sums.group_sizes(n, length))
-        peaks = np.abs(sums.extremes(plane.data, length).astype(np.float64)).max(axis=1)
+        peaks = np.abs(plane.group_extremes(length).astype(np.float64)).max(axis=1)
         steps = np.maximum(self.relative_step * spread, peaks / kernels.PEAK)
         inverses = np.divide(1.0, steps, out=np.zeros_like(steps), where=steps > 0)
         grid, codes = np.empty(n, np.float32), np.empty(n, np.int16)

@@ -1,9 +1,11 @@
 """The byte ledger of one frame: which bytes carry what."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from operator import add, attrgetter
 
 SECTIONS = ("header", "scales", "indices", "tables", "codes", "plain", "check", "partial")
 """All parts of a frame, and what was sent of one that never got through. Every byte belongs to just one of them."""
+_ALL = attrgetter(*SECTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Sections:
     @property
     def total(self) -> int:
         """Sum of all sections."""
-        return sum(getattr(self, name) for name in SECTIONS)
+        return int(sum(_ALL(self)))
 
     def __add__(self, other: "Sections") -> "Sections":
-        return Sections(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Sections)))
+        return Sections(*map(add, _ALL(self), _ALL(other)))

@@ -46,6 +46,14 @@ class Schema:
         if doubled:
             raise CodecError(f"tensor names must be unique, got {', '.join(doubled)} more than once")
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.tensors)
+
+    def __hash__(self) -> int:
+        """Computed once: what is known of a schema is looked up for every frame."""
+        return self._hash
+
     @classmethod
     def single(cls, n: int, name: str = "update") -> "Schema":
         """The schema of one vector of `n` values."""

@@ -50,7 +50,11 @@ class Source:
 
     def array(self, count: int) -> Bytes8:
         """The next `count` bytes as an aligned array of their own."""
-        return np.frombuffer(self.take(count), np.uint8).copy()
+        return self.view(count).copy()
+
+    def view(self, count: int) -> Bytes8:
+        """The next `count` bytes where they lie, at any address, and not to be written."""
+        return np.frombuffer(self.take(count), np.uint8)
 
     def peek(self) -> Bytes8:
         """All bytes that are left, not copied and not taken."""

@@ -1,0 +1,99 @@
+"""Sixteen lanes at a time with a table of sixteen floats: what a processor that shuffles 512 bits does in a few steps.
+
+LLVM makes no such shuffle of a loop over lanes. Processors without AVX-512 have `WIDE` false and must not call these;
+their callers have a loop of their own then, which also does the lanes that fill no sixteen, with the same results.
+"""
+
+from typing import Any, Final
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+LANES: Final = 16
+WIDE: Final = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
+"""Whether this processor can run them."""
+
+_INTS = ir.VectorType(ir.IntType(32), LANES)
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+
+
+def _at(context: Any, builder: Any, array_type: Any, array: Any, at: Any, vector: Any) -> Any:  # numba has no types
+    """Where sixteen entries of a contiguous array of 32-bit entries begin, the first of which is number `at`."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
+
+
+def _splat(value: int) -> Any:
+    return ir.Constant(_INTS, [value] * LANES)
+
+
+def _spread(builder: Any, value: Any, vector: Any) -> Any:
+    """A vector of one value, which only the program knows."""
+    none = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(none, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, none, ir.Constant(_INTS, [0] * LANES))
+
+
+def _shuffle(builder: Any, table: Any, places: Any) -> Any:
+    """table[places & 15], lane by lane."""
+    kind = ir.FunctionType(_FLOATS, [_FLOATS, _INTS])
+    permute = builder.module.declare_intrinsic("llvm.x86.avx512.permvar.sf.512", fnty=kind)
+    return builder.call(permute, [table, places])
+
+
+def _load(context: Any, builder: Any, signature: Any, arguments: Any, which: int, at: Any, vector: Any) -> Any:
+    return builder.load(_at(context, builder, signature.args[which], arguments[which], at, vector), align=4)
+
+
+@intrinsic
+def _look_up(typingctx, table, words, start, shift, weight, out):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        at, zero = arguments[2], context.get_constant(types.intp, 0)
+        entries = _load(context, builder, signature, arguments, 0, zero, _FLOATS)
+        word = _load(context, builder, signature, arguments, 1, at, _INTS)
+        found = _shuffle(builder, entries, builder.lshr(word, _spread(builder, arguments[3], _INTS)))
+        into = _at(context, builder, signature.args[5], arguments[5], at, _FLOATS)
+        if signature.args[4] is not types.none:
+            product = builder.fmul(found, _spread(builder, arguments[4], _FLOATS))
+            found = builder.fadd(builder.load(into, align=4), product)
+        builder.store(found, into, align=4)
+        return context.get_dummy_value()
+
+    return types.none(table, words, types.intp, types.uint32, weight, out), codegen
+
+
+@intrinsic
+def _search(typingctx, thresholds, values, start, shift, out):  # type: ignore[no-untyped-def]  # noqa: ARG001 - as above
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        at, zero = arguments[2], context.get_constant(types.intp, 0)
+        edges = _load(context, builder, signature, arguments, 0, zero, _FLOATS)
+        x = _load(context, builder, signature, arguments, 1, at, _FLOATS)
+        code = _splat(0)
+        for step in (8, 4, 2, 1):  # as many edges as `code` are known to be below x
+            edge = _shuffle(builder, edges, builder.add(code, _splat(step - 1)))
+            above = builder.fcmp_ordered(">", x, edge)
+            code = builder.select(above, builder.or_(code, _splat(step)), code)
+        into = _at(context, builder, signature.args[4], arguments[4], at, _INTS)
+        shift = arguments[3]
+        begun = builder.icmp_unsigned("!=", shift, ir.Constant(shift.type, 0))
+        before = builder.and_(builder.load(into, align=4), _spread(builder, builder.sext(begun, shift.type), _INTS))
+        builder.store(builder.or_(before, builder.shl(code, _spread(builder, shift, _INTS))), into, align=4)
+        return context.get_dummy_value()
+
+    return types.none(thresholds, values, types.intp, types.uint32, out), codegen
+
+
+look_up16: Any = _look_up  # its first argument is numba's, which mypy cannot know
+"""look_up16(table, words, start, shift, weight, out), for sixteen i from `start` on: out[i] = table[words[i] >> shift].
+
+Of the places only the lowest four bits count. With a weight that is not None, it is out[i] += that times weight, each
+rounded. All arrays are contiguous; `table`, shape (16,), `weight` and `out` are float32, `words` and `shift` uint32.
+"""
+search16: Any = _search  # likewise
+"""search16(thresholds, values, start, shift, out), for sixteen i from `start` on: how many thresholds are below values[i].
+
+That is shifted left and put to out[i], on top of what is there where the shift is not 0. All arrays are contiguous;
+`thresholds`, shape (16,), are in order, the last is not looked at; they and `values` are float32, `out` is uint32.
+"""
