@@ -86,11 +86,12 @@ def on_ray(config: Experiment, folder: Path, listener: Quiet, *, hosts: int) -> 
         pool.close()
 
 
-def heard(pool: RayPool) -> None:
-    """Let a pool hear, between two rounds, what it would hear during the next."""
+def hosts_now(pool: RayPool) -> int:
+    """Let a pool hear, between two rounds, what it would hear during the next; then count."""
     event = pool._next(0.1)
     if event is not None:
         assert pool._take(event) is None
+    return pool.hosts
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_hosts_that_join_take_work_and_a_machine_that_leaves_costs_only_the_roun
 
     def join() -> None:
         added.append(cluster.add_node(num_cpus=2))
-        wait_for(lambda: [heard(pool), pool.hosts == 2][1], "a second host is there")
+        wait_for(lambda: hosts_now(pool) == 2, "a second host is there")
 
     def leave() -> None:
         cluster.remove_node(added[0], allow_graceful=False)
