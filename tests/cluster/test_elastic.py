@@ -40,7 +40,7 @@ DEADLINE = 300.0
 FIXED = {"name": "fixed", "codec": "topk(0.1) | uniform(4) | rans"}
 LARGE = {"name": "mlp", "hidden": [600]}
 """With memories of more than 100 kB, which are Ray's objects."""
-SLOW = {"epochs": 40, "batch": 2, "lr": 0.02}
+SLOW = {"epochs": 12, "batch": 2, "lr": 0.02}
 
 
 def wait_for(happened: Callable[[], object], what: str) -> None:
@@ -163,7 +163,7 @@ def test_a_host_that_stands_still_holds_up_no_round_and_is_replaced(
     monkeypatch.setattr(shares, "SLOW_SECONDS", 1.0)
     monkeypatch.setattr(flights, "STUCK_SECONDS", 0.0)
     hosts = {"workers": 2, "gpus": 0.5, "resources": {"disk": 1}, "placement": "strict_pack"}
-    config = small(policy=FIXED, rounds=6, training=SLOW, hosts=hosts)
+    config = small(policy=FIXED, rounds=5, training=SLOW, hosts=hosts)
     stopped: list[psutil.Process] = []
     free: list[dict[str, float]] = []
 
