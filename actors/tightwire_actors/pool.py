@@ -1,11 +1,10 @@
 """The pool whose hosts are Ray actors."""
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import ray
 from ray.exceptions import ObjectLostError, RayTaskError
@@ -16,10 +15,20 @@ from tightwire.config import Experiment
 from tightwire.federation.store import MB, Kept, MemoryStore, size
 from tightwire.federation.tasks import Broadcast, ClientTask, Offer, ShareResult
 from tightwire.learning.samples import FederatedData
-from tightwire_actors.failures import HOST_DIED, HostsLostError, MachineLostError, NoRoomError, raised
+from tightwire_actors.failures import (
+    HOST_DIED,
+    STORE_FULL,
+    HostsLostError,
+    MachineLostError,
+    NoRoomError,
+    StoreFullError,
+    raised,
+)
+from tightwire_actors.flights import Flight, Flights
 from tightwire_actors.roster import Host, Roster
-from tightwire_actors.shares import Pace, Share, shares
+from tightwire_actors.shares import Share, shares
 
+T = TypeVar("T")
 Remembered: TypeAlias = "Kept | ray.ObjectRef[Memory]"
 
 SMALL = 100_000
@@ -30,9 +39,6 @@ ATTEMPTS = 4
 
 LOST_RACES = 3
 """Races in a row that a host may lose before another takes its place; twice as many for the next there, and so on."""
-
-STUCK_SECONDS = 5.0
-"""A host that is not back so long after its share was given up is replaced, once a round begins."""
 
 START_SECONDS = 30.0
 """How long the first round waits for hosts that have a place and are starting, once there are enough."""
@@ -81,9 +87,8 @@ class RayPool:
         self._store = MemoryStore(self._limit)
         workers = config.hosts.workers
         least = hosts if workers is None else min(workers.min, hosts)
-        self._roster = Roster(config, ray.put(data), least=least, most=hosts, note=note)
-        self._flights: dict[ray.ObjectRef[object], _Flight] = {}
-        self._paces = {"offers": Pace(), "run": Pace()}
+        self._roster = Roster(config, _put(data), least=least, most=hosts, note=note)
+        self._flights = Flights()
         self._opened = False
 
     @property
@@ -130,7 +135,7 @@ class RayPool:
 
     def put(self, memory: Memory) -> Remembered:
         """See `Pool.put`."""
-        return self._store.put(memory) if size(memory) <= SMALL else ray.put(memory)
+        return self._store.put(memory) if size(memory) <= SMALL else _put(memory)
 
     def get(self, handle: Remembered) -> Memory:
         """See `Pool.get`.
@@ -142,7 +147,6 @@ class RayPool:
 
     def close(self) -> None:
         """See `Pool.close`."""
-        self._flights.clear()
         self._roster.close()
         self._store.close()
 
@@ -152,24 +156,24 @@ class RayPool:
 
     def _share_out(
         self, method: str, broadcast: Broadcast, tasks: Sequence[ClientTask], memories: Mapping[int, Remembered]
-    ) -> "Iterator[tuple[_Flight, Any]]":  # Any: what the method gives first
+    ) -> Iterator[tuple[Flight, Any]]:  # Any: what the method gives first
         if not tasks:
             return
         self._gather()
         waiting = deque(shares(tasks, self._sizes, len(self._roster.idle), self._config.hosts.clients_per_host))
-        left, pace = len(waiting), self._paces[method]
-        payload = ray.put(broadcast)
+        left = len(waiting)
+        payload = _put(broadcast)
         try:
             while left:
                 for host in self._roster.idle:
-                    share = waiting.popleft() if waiting else self._slow(pace, broadcast.round)
+                    share = waiting.popleft() if waiting else self._slow(broadcast.round)
                     if share is None:
                         break
-                    self._launch(_Flight(method, host, share), payload, memories)
-                if not self._at_work():
+                    self._launch(method, host, share, payload, memories)
+                if not self._flights.at_work:
                     self._gather()
                     continue
-                event = self._next(self._until_slow(pace))
+                event = self._next(self._flights.until_slow() if self._roster.idle else None)
                 flight = None if event is None else self._take(event)
                 if flight is None:
                     continue
@@ -181,16 +185,10 @@ class RayPool:
                     self._lose(flight, broadcast.round, waiting)
                     continue
                 left -= 1
-                pace.ended(flight.share, time.monotonic() - flight.began)
-                self._win(flight)
+                self._flights.won(flight)
                 yield flight, given
         finally:
-            for flight in self._flights.values():
-                flight.drop()
-
-    def _at_work(self) -> list["_Flight"]:
-        """Flights whose share is still wanted."""
-        return [flight for flight in self._flights.values() if flight.over is None]
+            self._flights.give_up()
 
     def _gather(self) -> None:
         """Wait until hosts are idle, at first as many as the run needs.
@@ -203,13 +201,10 @@ class RayPool:
         began = told = time.monotonic()
         pause = ROOM_SECONDS
         while True:
-            self._renew_the_slow()
+            self._replace_the_slow()
             now = time.monotonic()
-            if (
-                self._roster.enough
-                and self._roster.idle
-                and (self._opened or self._roster.settled or now - began > START_SECONDS)
-            ):
+            expected = self._flights.aborted or not (self._opened or self._roster.settled)
+            if self._roster.enough and self._roster.idle and (not expected or now - began > START_SECONDS):
                 break
             if self._stopping():
                 raise NoRoomError(f"stopped while it waited for room on the cluster: {self._roster.wanting()}")
@@ -224,19 +219,18 @@ class RayPool:
 
     def _next(self, timeout: float | None) -> "ray.ObjectRef[object] | None":
         """The next thing to happen, or None when nothing has for `timeout` seconds."""
-        events = [*self._flights, *self._roster.events]
+        events = [*self._flights.events, *self._roster.events]
         if not events:
-            time.sleep(timeout or POLL_SECONDS)
+            time.sleep(timeout or 0.0)
             return None
         happened, _ = ray.wait(events, timeout=timeout)
         return happened[0] if happened else None
 
-    def _take(self, event: "ray.ObjectRef[object]") -> "_Flight | None":
-        """Note what has happened; returns a flight that has ended and whose share is still wanted."""
+    def _take(self, event: "ray.ObjectRef[object]") -> Flight | None:
+        """Note what has happened; returns a flight that is back and whose share is still wanted."""
         if self._roster.hear(event):
             return None
-        flight = self._flights.pop(event)
-        flight.host.busy = False
+        flight = self._flights.back(event)
         if flight.over is None:
             return flight
         try:
@@ -248,27 +242,27 @@ class RayPool:
         return None
 
     def _launch(
-        self, flight: "_Flight", payload: "ray.ObjectRef[Broadcast]", memories: Mapping[int, Remembered]
+        self,
+        method: str,
+        host: Host,
+        share: Share,
+        payload: "ray.ObjectRef[Broadcast]",
+        memories: Mapping[int, Remembered],
     ) -> None:
-        tasks = flight.share.tasks
-        remembering = [task.client for task in tasks if task.client in memories]
+        remembering = [task.client for task in share.tasks if task.client in memories]
         handles = [memories[client] for client in remembering]
         known = [self._store.get(handle) if isinstance(handle, Kept) else handle for handle in handles]
-        # Any: ray's types know neither `options` nor several returns
-        method: Any = getattr(flight.host.actor, flight.method)
-        if flight.method == "run":
-            method = method.options(num_returns=1 + len(tasks))
-        given = method.remote(payload, tasks, remembering, *known)
-        flight.first, *flight.memories = given if isinstance(given, list) else [given]
-        flight.host.busy = True
-        flight.share.runs += 1
-        self._flights[flight.first] = flight
+        call: Any = getattr(host.actor, method)  # Any: ray's types know neither `options` nor several returns
+        if method == "run":
+            call = call.options(num_returns=1 + len(share.tasks))
+        given = call.remote(payload, share.tasks, remembering, *known)
+        first, *fresh = given if isinstance(given, list) else [given]
+        self._flights.begin(Flight(method, host, share, first, fresh))
 
-    def _lose(self, flight: "_Flight", round_: int, waiting: deque[Share]) -> None:
+    def _lose(self, flight: Flight, round_: int, waiting: deque[Share]) -> None:
         """A host has died at work; its share is for whoever is idle next."""
         self._roster.bury(flight.host)
         share, tasks = flight.share, flight.share.tasks
-        share.runs -= 1
         share.deaths += 1
         if share.deaths == ATTEMPTS:
             clients = ", ".join(str(task.client) for task in tasks[:5]) + (", ..." if len(tasks) > 5 else "")
@@ -280,66 +274,30 @@ class RayPool:
         if not share.runs:
             waiting.append(share)
 
-    def _win(self, flight: "_Flight") -> None:
-        """A share is there; whoever else is at it works for nothing."""
-        flight.host.lost_races = 0
-        for rival in self._at_work():
-            if rival.share is flight.share:
-                rival.drop()
-                rival.host.lost_races += 1
-
-    def _slow(self, pace: Pace, round_: int) -> Share | None:
+    def _slow(self, round_: int) -> Share | None:
         """A share that takes too long where it is, for an idle host to try."""
-        now = time.monotonic()
-        for flight in self._at_work():
-            share = flight.share
-            if share.runs == 1 and now - flight.began >= pace.patience(share):
-                self._note(
-                    f"round {round_}: a client host is slow; its {len(share.tasks)} clients are raced on another"
-                )
-                return share
-        return None
+        share = self._flights.slow()
+        if share is not None:
+            self._note(
+                f"round {round_}: a client host is slow; its {len(share.tasks)} clients are given to another, too"
+            )
+        return share
 
-    def _until_slow(self, pace: Pace) -> float | None:
-        """Seconds until somebody idle should look again; None where that cannot be said, or nobody is."""
-        if not self._roster.idle:
-            return None
-        now = time.monotonic()
-        alone = [flight for flight in self._at_work() if flight.share.runs == 1]
-        pause = min((flight.began + pace.patience(flight.share) - now for flight in alone), default=math.inf)
-        return None if math.isinf(pause) else max(0.0, pause)
-
-    def _renew_the_slow(self) -> None:
-        """Replace hosts that are stuck with a share that nobody wants any more, or that lost race after race."""
-        now = time.monotonic()
-        stuck = {flight.host for flight in self._flights.values() if flight.over and now - flight.over > STUCK_SECONDS}
+    def _replace_the_slow(self) -> None:
+        """Replace hosts that stand still, or that lost race after race."""
+        stuck = self._flights.stuck()
         for host in list(self._roster.hosts):
             if host in stuck or host.lost_races >= LOST_RACES * 2**host.seat.renewed:
                 self._note("a client host that was too slow again and again is replaced")
-                self._flights = {event: flight for event, flight in self._flights.items() if flight.host is not host}
+                self._flights.forget(host)
                 self._roster.renew(host)
 
 
-class _Flight:
-    """A share on its way."""
-
-    __slots__ = ("began", "first", "host", "memories", "method", "over", "share")
-
-    def __init__(self, method: str, host: Host, share: Share) -> None:
-        self.method = method
-        self.host = host
-        self.share = share
-        self.began = time.monotonic()
-        self.first: ray.ObjectRef[object]
-        self.memories: list[ray.ObjectRef[Memory]] = []
-        self.over: float | None = None
-        """When it was given up: nobody wants what it brings; the host is busy until it is back."""
-
-    def drop(self) -> None:
-        """Give it up."""
-        if self.over is None:
-            self.over = time.monotonic()
-            self.memories = []
+def _put(value: T) -> "ray.ObjectRef[T]":
+    try:
+        return ray.put(value)
+    except STORE_FULL:
+        raise StoreFullError from None
 
 
 def _fetch(ref: "ray.ObjectRef[Memory]") -> Memory:

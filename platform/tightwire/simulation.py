@@ -276,8 +276,11 @@ class Simulation(Generic[Handle]):
 
     def _rounds(self, stopping: Callable[[], bool]) -> ServerState[Handle]:
         """From the checkpoint to the end, however often what clients remember is lost, if rounds are won between."""
+        start: ServerState[Handle] = (
+            self._parts.start()
+        )  # once: training and evaluation overwrite the model that it is read from
         server = self._parts.server(self._pool)
-        state = self._restore()
+        state = self._restore(start)
         self._listener.restored(list(self._checkpoints.rows("rounds", RoundRecord)))
         self._told = state.round - 1
         begun, losses = state.round, 0
@@ -285,7 +288,7 @@ class Simulation(Generic[Handle]):
             try:
                 return self._advance(server, state, stopping)
             except MemoriesLostError as error:
-                state = self._restore()
+                state = self._restore(start)
                 losses = losses + 1 if state.round == begun else 1
                 begun = state.round
                 if losses > LOSSES:
@@ -293,9 +296,9 @@ class Simulation(Generic[Handle]):
                 back = f"the checkpoint after round {begun - 1}" if begun > 1 else "the start"
                 self._listener.note(f"{error}; going back to {back}, and the rounds since are redone")
 
-    def _restore(self) -> ServerState[Handle]:
+    def _restore(self, start: ServerState[Handle]) -> ServerState[Handle]:
         self._fresh.clear()
-        return self._checkpoints.load(self._pool, self._listener.note) or self._parts.start()
+        return self._checkpoints.load(self._pool, self._listener.note) or start
 
     def _advance(
         self, server: Server[Handle], state: ServerState[Handle], stopping: Callable[[], bool]

@@ -1,16 +1,18 @@
 """What the Ray side decides without Ray: who gets which client, and which addresses are of use."""
 
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenarios import small
+from scenarios import Quiet, run_here, small
 from tightwire.federation.tasks import ClientTask
-from tightwire_actors.session import _answering, hosts_wanted
-from tightwire_actors.shares import deal
+from tightwire_actors.once import Once
+from tightwire_actors.session import _answering, hosts_needed, hosts_wanted
+from tightwire_actors.shares import SLOW_SECONDS, Pace, Share, deal
 
 
 def tasks(count: int) -> list[ClientTask]:
@@ -44,6 +46,45 @@ def test_hosts_wanted_follow_workers_then_clients_per_host_and_never_exceed_the_
     assert hosts_wanted(small(hosts={"workers": 99})) == 10
     assert hosts_wanted(small(hosts={"clients_per_host": 4})) == 3
     assert hosts_wanted(small(hosts={"clients_per_host": 1})) == 10
+
+
+def test_a_range_needs_its_least_and_wants_its_most_and_never_more_than_the_cohort() -> None:
+    for workers, needed, wanted in [
+        (3, 3, 3),
+        (99, 10, 10),
+        ("all", 1, 10),
+        ({"min": 2}, 2, 10),
+        ({"min": 2, "max": 4}, 2, 4),
+        ({"min": 20, "max": 40}, 10, 10),
+    ]:
+        config = small(hosts={"workers": workers})
+        assert (hosts_needed(config), hosts_wanted(config)) == (needed, wanted)
+
+
+def test_a_share_is_slow_after_three_times_what_its_samples_took_others_and_some_seconds() -> None:
+    pace = Pace()
+    assert pace.patience(Share([], 10)) == float("inf"), "nothing to compare with"
+    for seconds in (10.0, 20.0, 1000.0):
+        pace.ended(Share([], 100), seconds)
+    assert pace.patience(Share([], 100)) == pytest.approx(60.0)
+    assert pace.patience(Share([], 50)) == pytest.approx(30.0)
+    assert pace.patience(Share([], 1)) == SLOW_SECONDS
+
+
+def test_who_watches_coordinators_that_die_hears_of_each_round_once(tmp_path: Path) -> None:
+    source = Quiet()
+    run_here(small(), tmp_path, listener=source)
+    one, two, three, four = source.records
+    listener = Quiet()
+    once = Once(listener)
+    once.restored([one])
+    once.round(two)
+    once.restored([one, two, three])
+    for record in (two, three, four):
+        once.round(record)
+    assert listener.earlier == [one]
+    assert listener.records == [two, three, four]
+    assert once.round_told == 4
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:", ":6379", "head:port"])

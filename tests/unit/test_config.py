@@ -37,6 +37,19 @@ def test_a_dumped_experiment_reads_back_equal(tmp_path: Path) -> None:
     assert config.load(written(tmp_path, config.dump(experiment))) == experiment
 
 
+@pytest.mark.parametrize(
+    ("workers", "least", "most"),
+    [("4", 4, 4), ("all", 1, None), ("{min: 2}", 2, None), ("{max: 3}", 1, 3), ("{min: 2, max: 3}", 2, 3)],
+)
+def test_workers_are_a_number_or_a_range_and_are_written_as_they_read(
+    tmp_path: Path, workers: str, least: int, most: int | None
+) -> None:
+    experiment = config.load(written(tmp_path, f"hosts: {{workers: {workers}}}"))
+    assert experiment.hosts.workers is not None
+    assert (experiment.hosts.workers.min, experiment.hosts.workers.max) == (least, most)
+    assert config.load(written(tmp_path, config.dump(experiment))) == experiment
+
+
 def test_an_override_reaches_a_nested_key(tmp_path: Path) -> None:
     path = written(tmp_path, "rounds: 3\n")
     assert config.load(path, ["training.lr=0.5", "rounds=4"]).training.lr == 0.5
@@ -81,6 +94,16 @@ def test_an_override_of_a_sections_name_starts_the_section_anew(tmp_path: Path) 
             "battery: {start: [0.1, 0.3], reserve: 0.4}\npopulation: {tiers: {old-phone-lte: 1}}",
             "nobody could ever take part",
         ),
+        ("hosts: {workers: 0}", "hosts.workers: should be a number of hosts, such as 4, a range, such as"),
+        ("hosts: {workers: {min: 3, max: 2}}", "hosts.workers: min is 3, more than max = 2; choose a min of at most 2"),
+        ("hosts: {workers: {mn: 3}}", "hosts.workers.mn: unknown key (received 3); did you mean min?"),
+        (
+            "hosts: {gpus: 1.5}",
+            "hosts.gpus: a fraction is of one GPU; give at most 1, or a whole number (recei",
+        ),
+        ("hosts: {resources: {GPU: 1}}", "hosts.resources: GPU is no custom resource; give hosts.gpus"),
+        ("hosts: {resources: {disk: 0}}", "hosts.resources.disk: Input should be greater than 0 (received 0)"),
+        ("hosts: {placement: strict_pack, workers: all}", "placement is strict_pack, which needs a fixed number"),
         ("- 1\n- 2", "holds a list at its top"),
         ("a: [", "is not valid YAML"),
     ],
