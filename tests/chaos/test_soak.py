@@ -68,7 +68,8 @@ def sample(samples: Samples, at: int, cluster: LocalCluster, driver: int, work: 
     alive = Counter(actor["State"] for actor in actors().values())
     samples.add("actors alive", at, alive["ALIVE"])
     samples.add("actors of any state", at, alive.total())
-    plasma = re.search(r"Plasma memory usage (\S+) MiB, (\d+) objects", memory_summary(stats_only=True))  # type: ignore[no-untyped-call]
+    stored: str = memory_summary(cluster.address, stats_only=True)  # type: ignore[no-untyped-call]  # ray's
+    plasma = re.search(r"Plasma memory usage (\S+) MiB, (\d+) objects", stored)
     assert plasma is not None
     samples.add("objects in the object store", at, int(plasma[2]))
     samples.add("MiB in the object store", at, float(plasma[1]))

@@ -18,6 +18,7 @@ from tightwire.simulation import Parts
 from tightwire_actors.failures import HostsLostError, HostStartError, MachineLostError, raised
 from tightwire_actors.pool import RayPool
 
+pytestmark = pytest.mark.timeout(900)
 FIXED = {"name": "fixed", "codec": "topk(0.1) | uniform(4) | rans"}
 JOINT = {"name": "fixed", "codec": "joint(6) | rans"}
 
@@ -90,7 +91,7 @@ def test_memories_and_agreements_give_the_in_process_digest(tmp_path: Path, chan
 def test_a_host_killed_at_work_is_replaced_and_its_share_redone_with_the_same_bits(
     tmp_path: Path, policy: dict[str, str]
 ) -> None:
-    config = small(policy=policy, rounds=8, training={"epochs": 60, "batch": 2, "lr": 0.02})
+    config = small(policy=policy, rounds=6, training={"epochs": 15, "batch": 2, "lr": 0.02})
     listener = Quiet()
     killer = Killer(kills=2)
     killer.start()
@@ -99,7 +100,7 @@ def test_a_host_killed_at_work_is_replaced_and_its_share_redone_with_the_same_bi
     killer.join()
     assert killer.left == 0, "no host was caught at work"
     assert sum("a client host died" in note for note in listener.notes) == 2
-    assert listener.records[-1].hosts == 2
+    assert {record.hosts for record in listener.records} <= {1, 2}, "a round waits for no host that is starting"
     assert digest == digest_of(run_here(config, tmp_path / "here"))
 
 

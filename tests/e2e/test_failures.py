@@ -1,6 +1,7 @@
 """Deaths in the middle of saving, and disks that are full: each ends in the undisturbed digest, or in a clear line."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clusters import environment
+from clusters import environment, wait_for
 from disks import fill, small_disk
 from scenarios import SMALL, Quiet, digest_of, run_here, small
 from tightwire import simulation
@@ -110,3 +111,18 @@ def test_a_command_on_a_full_disk_ends_with_one_line(disk: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert "No space left on device" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_second_ctrl_c_breaks_off_at_once(tmp_path: Path) -> None:
+    endless = {**SMALL, "training": {"epochs": 1_000_000, "batch": 10, "lr": 0.1}}
+    (tmp_path / "small.yaml").write_text(json.dumps(endless))
+    words = [sys.executable, "-m", "tightwire_pipelines", "run", "small.yaml", "--in-process"]
+    with subprocess.Popen(words, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as command:
+        wait_for((tmp_path / "runs" / "small" / ".lock").exists, "a run that has begun")
+        command.send_signal(signal.SIGINT)
+        assert command.stderr is not None
+        assert any("press Ctrl-C again" in line for line in command.stderr)
+        command.send_signal(signal.SIGINT)
+        _, said = command.communicate(timeout=120)
+    assert command.returncode == 130, said
+    assert "Traceback" not in said
