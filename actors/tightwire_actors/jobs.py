@@ -201,7 +201,8 @@ class _Client(JobSubmissionClient):
     """Ray's client, with an end to its patience."""
 
     def _do_request(self, method: str, endpoint: str, **rest: Any) -> requests.Response:  # Any: ray's and requests' own
-        response: requests.Response = super()._do_request(method, endpoint, timeout=(CONNECT_SECONDS, ANSWER_SECONDS), **rest)
+        patience = (CONNECT_SECONDS, ANSWER_SECONDS)
+        response: requests.Response = super()._do_request(method, endpoint, timeout=patience, **rest)
         return response
 
     def text(self, endpoint: str) -> str | None:
