@@ -91,7 +91,8 @@ def test_every_event_is_read_once_although_lines_are_cut_and_the_cluster_goes_aw
 def test_the_whole_log_is_read_where_its_end_is_not_enough(log: str) -> None:
     noise = "noise\n" * TAIL
     jobs = Pretended(log + noise, end=replace(JOB, status="finished"))
-    assert len(next(iter(Follower(jobs, JOB.id, [].append)))) == 6
+    notes: list[str] = []
+    assert len(next(iter(Follower(jobs, JOB.id, notes.append)))) == 6
     assert jobs.asked == [TAIL, -1]
 
 
