@@ -27,8 +27,9 @@ its PATH, and Ray does not tell a command; so a hook in Ray's worker, which star
 PACKAGE_MB = 100
 """What the dashboard takes of one package, in MB (10^6 bytes); its own limit is 100 MiB."""
 
-PATIENCE_SECONDS = 10.0
-"""How long a dashboard has to take a connection, and then to say something."""
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
+"""How long a dashboard has to take a connection, and then to say something; a busy one takes its time."""
 STOP_SECONDS = 24 * 3600
 """How long Ray waits for a job that was asked to stop before it kills the command: rounds can be long. The rounds are
 run elsewhere, by a coordinator that was asked by then, and so are saved even if the command is killed."""
@@ -171,7 +172,7 @@ class Jobs:
             AwayError: The cluster does not answer.
             ConfigError: It has no such job.
         """
-        query = urlencode({"submission_id": id, "lines": lines, "timeout": round(PATIENCE_SECONDS)})
+        query = urlencode({"submission_id": id, "lines": lines, "timeout": round(ANSWER_SECONDS)})
         with _answered(self.url, id):
             end = self._client.text(f"/api/v0/logs/file?{query}")
             if end is None:  # it has no command yet, or never had one
@@ -200,7 +201,8 @@ class _Client(JobSubmissionClient):
     """Ray's client, with an end to its patience."""
 
     def _do_request(self, method: str, endpoint: str, **rest: Any) -> requests.Response:  # Any: ray's and requests' own
-        response: requests.Response = super()._do_request(method, endpoint, timeout=PATIENCE_SECONDS, **rest)
+        patience = (CONNECT_SECONDS, ANSWER_SECONDS)
+        response: requests.Response = super()._do_request(method, endpoint, timeout=patience, **rest)
         return response
 
     def text(self, endpoint: str) -> str | None:
@@ -228,7 +230,7 @@ def _url(wanted: str) -> str:
 
 def _speaks_http(place: str) -> bool:
     try:
-        requests.get(f"http://{place}/api/version", timeout=PATIENCE_SECONDS)
+        requests.get(f"http://{place}/api/version", timeout=CONNECT_SECONDS)
     except requests.RequestException:
         return False
     return True

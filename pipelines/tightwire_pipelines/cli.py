@@ -187,7 +187,10 @@ def watch(job: JobId, address: Dashboard = None, json_: Json = False) -> None:
     from tightwire_actors.jobs import Jobs
     from tightwire_pipelines.jobs_watch import watch as follow
 
-    code, summary = follow(Jobs(address), job, Console(stderr=True), quiet=json_)
+    try:
+        code, summary = follow(Jobs(address), job, Console(stderr=True), quiet=json_)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
     if json_ and summary is not None:
         sys.stdout.write(as_text(summary))
     if code:
@@ -200,7 +203,10 @@ def stop(job: JobId, address: Dashboard = None) -> None:
     from tightwire_actors.jobs import Jobs
     from tightwire_pipelines.jobs_watch import stop as end
 
-    code = end(Jobs(address), job, Console(stderr=True))
+    try:
+        code = end(Jobs(address), job, Console(stderr=True))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
     if code:
         raise typer.Exit(code)
 

@@ -189,7 +189,12 @@ def _conclude(follower: Follower, console: Console, *, quiet: bool) -> tuple[int
         return (STOPPED if end.summary is None else 0), end.summary
     if last is not None and last.kind == "failed":
         _say(f"{job.id} failed: {last.told['error']}", console)
+        if any(event.kind == "restored" for event in follower.events):
+            _say(f"what it had saved stays; go on with: {again}", console)
         return int(last.told["code"]), None
+    if job.status == "stopped" and last is None:
+        _say("stopped before it began; to have it run, submit it anew", console)
+        return STOPPED, None
     if job.status == "stopped" and not any(event.kind == "restored" for event in follower.events):
         _say(f"stopped before its first round; go on with: {again}", console)
         return STOPPED, None

@@ -114,8 +114,8 @@ def head() -> Iterator[tuple[str, Path]]:
     folder = Path(tempfile.mkdtemp(prefix="tw"))
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
-    names = ("port", "dashboard-port", "node-manager-port", "object-manager-port", "dashboard-agent-listen-port")
-    names += ("dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port", "ray-client-server-port")
+    names = ["port", "dashboard-port", "node-manager-port", "object-manager-port", "dashboard-agent-listen-port"]
+    names += ["dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port", "ray-client-server-port"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
     words += [f"--{name}={port}" for name, port in ports.items()]
