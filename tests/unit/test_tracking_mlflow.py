@@ -14,7 +14,7 @@ from tightwire.federation.records import RoundRecord, Summary
 from tightwire.federation.tables import write_rows_atomically
 from tightwire.tracking import outbox
 from tightwire.tracking.base import RunInfo
-from tightwire.tracking.client import brief, chosen_uri
+from tightwire.tracking.client import brief, chosen_uri, environment
 from tightwire.tracking.delivery import METRICS_A_BATCH, PARAM_LENGTH, PARAMS_A_BATCH, Point, deliver, points
 from tightwire.tracking.folder import RunFolder
 from tightwire.tracking.mlflow import MlflowTracker, Patience, sync
@@ -385,6 +385,59 @@ def test_the_server_is_chosen_in_order_and_named_absolutely(
 def test_a_long_error_becomes_one_short_line() -> None:
     assert brief(ConnectionError("a\nlong story: [Errno 111] Connection refused')")) == "connection refused"
     assert brief(ValueError("x\n" * 300)).endswith("...")
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            "API request to endpoint /api/2.0/x failed with error code 401 != 200. Response body: 'You are not in'",
+            "it answers 401: it wants credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+        ),
+        (
+            "API request to endpoint /api/2.0/x failed with error code 403 != 200. Response body: 'Permission denied'",
+            "it answers 403: Permission denied",
+        ),
+        (
+            "Max retries exceeded with url: /x (Caused by ResponseError('too many 500 error responses'))",
+            "it answers 500",
+        ),
+        ("404 Client Error: NOT FOUND for url: http://127.0.0.1/x", "it answers 404"),
+        ("HTTPConnectionPool: Read timed out. (read timeout=10)", "no answer in time"),
+    ],
+)
+def test_what_a_server_answered_is_said_with_what_helps(raised: str, said: str) -> None:
+    assert brief(RuntimeError(raised)) == said
+
+
+def test_only_settings_of_mlflow_are_taken_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    monkeypatch.setenv("OTHER_PASSWORD", "other")
+    taken = environment()
+    assert taken["MLFLOW_TRACKING_PASSWORD"] == "secret"  # noqa: S105 - made up
+    assert "OTHER_PASSWORD" not in taken
+
+
+def test_nothing_is_sent_any_more_once_a_run_has_given_up(server: FakeServer, folder: RunFolder) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow(uri: str) -> FakeServer:
+        assert uri == URI
+        asked.set()
+        answer.wait(60)
+        return server
+
+    server.connect = slow  # type: ignore[method-assign]  # a server that takes its time
+    tracker = a_tracker(server, folder, replace(PATIENCE, finish=0.05))
+    assert asked.wait(10)
+    tracker.round(a_round(1))
+    assert tracker.finish(None, status="finished") is not None
+    answer.set()
+    for thread in threading.enumerate():
+        if thread.name == "tightwire-mlflow":
+            thread.join(10)
+    assert server.points == []
+    assert server.files == []
 
 
 def test_mlflow_and_matplotlib_are_not_imported_before_they_are_needed() -> None:
