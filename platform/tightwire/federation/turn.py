@@ -405,6 +405,7 @@ class Turns:
             residual=lambda: float(norms(ready.vector - ready.trained.update, schema.size)[0]),
             told=ready.task.told,
             future=future if setup.policy.clairvoyant else None,
+            draws=key(setup.seed, "policy"),
         )
 
     def _encode(
