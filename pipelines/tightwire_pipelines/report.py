@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,8 +73,8 @@ def report_runs(runs: Sequence[str], out: Path, target: float | None, console: C
         console: Where the findings and the place of the report are said.
 
     Raises:
-        ConfigError: One of `runs` is nothing of the kind.
-        TrackingError: A run has not finished or is damaged, or MLflow does not answer.
+        ConfigError: One of `runs` is nothing of the kind, or has not finished.
+        TrackingError: A run is damaged, or MLflow does not answer.
     """
     if not runs:
         raise ConfigError("report needs runs: folders of runs or studies, or ids of MLflow runs")
@@ -108,20 +108,38 @@ def _with_tiers(trial: TrialResult) -> TrialResult:
 
 
 def _load(runs: Sequence[str], scratch: Path) -> Loaded:
-    """All trials of studies, and all runs together, which name one another by what they differ in."""
+    """All trials of studies, and all runs together, which name one another by what they differ in.
+
+    Variations of several studies have their study's name before their own: what two studies call the same may be two
+    things.
+    """
     trials: list[TrialResult] = []
     missing: list[Missing] = []
-    folders: list[Path] = []
-    for run in runs:
-        place = _place(run) or fetch(run, scratch)
-        if (place / TRIALS).is_dir():
-            loaded = load_trials(place)
-            trials += loaded.trials
-            missing += loaded.missing
-        else:
-            folders.append(place)
+    places = [_place(run) or fetch(run, scratch) for run in runs]
+    folders = [place for place in places if not (place / TRIALS).is_dir()]
+    studies = [place for place in places if place not in folders]
+    names = _told_apart({place.resolve() for place in studies})
+    for place in studies:
+        loaded = load_trials(place)
+        if len(names) > 1:
+            loaded = _prefixed(loaded, names[place.resolve()])
+        trials += loaded.trials
+        missing += loaded.missing
     loaded = load_runs(folders) if folders else Loaded(())
     return _once(Loaded((*trials, *loaded.trials), (*missing, *loaded.missing)))
+
+
+def _told_apart(folders: Collection[Path]) -> dict[Path, str]:
+    """Names of different folders, with as much of the path as tells them apart."""
+    depth = 1
+    while len({path.parts[-depth:] for path in folders}) < len(folders):
+        depth += 1
+    return {path: "/".join(path.parts[-depth:]) for path in folders}
+
+
+def _prefixed(loaded: Loaded, study: str) -> Loaded:
+    trials = (replace(trial, variation=f"{study}: {trial.variation}") for trial in loaded.trials)
+    return Loaded(tuple(trials), tuple(replace(one, name=f"{study}/{one.name}") for one in loaded.missing))
 
 
 def _once(loaded: Loaded) -> Loaded:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _FILES = ("config.yaml", "rounds.parquet", "ledger.parquet", "decisions.parquet", "model.safetensors", "summary.json")
 _COLUMNS = ("accuracy", "bytes_up", "bytes_down", "sim_seconds", "joules")
 _AXIS = "tightwire.axis."
-_MOST = 1000
+_AT_ONCE = 1000
 """Trials of a study that are asked for at once."""
 
 
@@ -61,9 +61,7 @@ def fetch(run_id: str, scratch: Path) -> Path:
     client = MlflowClient(uri)
     try:
         run = client.get_run(run_id)
-        below = client.search_runs(
-            [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=_MOST
-        )
+        below = _below(client, run)
         if not below:
             return _lay_out(client, run, scratch / run_id)
         for trial in below:
@@ -73,6 +71,20 @@ def fetch(run_id: str, scratch: Path) -> Path:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise ConfigError(f"{run_id} is no folder, and MLflow at {uri} has no run with this id") from None
         raise TrackingError(f"MLflow at {uri} did not give run {run_id} ({brief(error)})") from None
+
+
+def _below(client: "MlflowClient", run: "Run") -> list["Run"]:
+    """All runs below a run, however many."""
+    of = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    found: list[Run] = []
+    token: str | None = None
+    while token is not None or not found:
+        page = client.search_runs([run.info.experiment_id], of, max_results=_AT_ONCE, page_token=token)
+        found += page
+        token = page.token or None
+        if token is None:
+            break
+    return found
 
 
 def _folder_name(run: "Run", beside: Sequence["Run"]) -> str:
@@ -109,7 +121,7 @@ def _from_metrics(client: "MlflowClient", run: "Run", folder: RunFolder) -> None
     }
     rounds = sorted(found["bytes_up"])
     if run.info.status != "FINISHED":
-        raise TrackingError(
+        raise ConfigError(
             f"MLflow run {run.info.run_id} has not finished (it is {run.info.status}); report on it when it has"
         )
     if not rounds:

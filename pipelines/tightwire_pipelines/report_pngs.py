@@ -27,6 +27,10 @@ _MARKERS = {
     "star": "*",
 }
 _LINES: Mapping[str, Literal["-", "--", ":", "-."]] = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+_WIDTH = 6.2
+"""Inches of one chart."""
+_REGULAR, _BOLD = 0.078, 0.088
+"""Inches that a letter of 9 points takes, at most on average."""
 MAIN = ("headline", "pareto", "target", "differences", "tiers", "decisions")
 """Sections that are drawn."""
 
@@ -74,8 +78,10 @@ def figure(title: str, charts: Sequence[Chart], names: Sequence[str]) -> Figure:
     lines = math.ceil(len(charts) / columns)
     rows = max((len(chart.rows) for chart in charts if isinstance(chart, RowChart)), default=0)
     each = max(3.4, 1.1 + 0.5 * rows)
-    legend = 0.26 * math.ceil(len(names) / 3)
-    drawn = Figure(figsize=(6.2 * columns, each * lines + 0.6 + legend), layout="constrained")
+    longest = max(map(len, names), default=0)
+    beside = max(1, min(3, int(_WIDTH * columns / (_REGULAR * longest + 0.6))))
+    legend = 0.26 * math.ceil(len(names) / beside)
+    drawn = Figure(figsize=(_WIDTH * columns, each * lines + 0.6 + legend), layout="constrained")
     FigureCanvasAgg(drawn)
     panels = drawn.subplots(lines, columns, squeeze=False).ravel()
     for axes, chart in zip(panels, charts, strict=False):
@@ -98,7 +104,9 @@ def figure(title: str, charts: Sequence[Chart], names: Sequence[str]) -> Figure:
         if name in shown
     ]
     if handles:
-        drawn.legend(handles=handles, loc="outside lower left", ncols=min(3, len(handles)), frameon=False, fontsize=9)
+        drawn.legend(
+            handles=handles, loc="outside lower left", ncols=min(beside, len(handles)), frameon=False, fontsize=9
+        )
     return drawn
 
 
@@ -172,7 +180,16 @@ def _rows(axes: Axes, chart: RowChart, orders: Mapping[str, int]) -> None:
     white = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
     for at, row in enumerate(chart.rows):
         y = -at + (0.35 if chart.crowded else 0.28)
-        axes.text(0.0, y, row.label, transform=place, va="center", fontsize=9, fontweight="bold", bbox=white)
+        axes.text(
+            0.0,
+            y,
+            _beside(row.label, row.note),
+            transform=place,
+            va="center",
+            fontsize=9,
+            fontweight="bold",
+            bbox=white,
+        )
         axes.text(1.0, y, row.note, transform=place, va="center", ha="right", fontsize=9, bbox=white)
         for number, mark in enumerate(row.marks):
             if math.isnan(mark.value):
@@ -192,6 +209,12 @@ def _rows(axes: Axes, chart: RowChart, orders: Mapping[str, int]) -> None:
                 fillstyle="none" if mark.kind == "open" else "full",
             )
     _nothing(axes, any(not math.isnan(mark.value) for row in chart.rows for mark in row.marks), chart.note)
+
+
+def _beside(label: str, note: str) -> str:
+    """As much of a label as the note at the end of its line leaves room for."""
+    room = max(int((_WIDTH - 0.5 - _REGULAR * len(note)) / _BOLD), 8)
+    return label if len(label) <= room else label[: room - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _log(axes: Axes, which: str, low: float, high: float) -> None:

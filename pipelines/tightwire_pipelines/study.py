@@ -75,6 +75,8 @@ def start_study(request: StudyRequest, console: Console) -> StudyEnded:
         raise ConfigError(f"--workers {request.workers}: --in-process has no workers; give one of the two")
     study, folder = _read(request)
     planned = plan(study)
+    if folder is not None:
+        folder.keeps(study, planned.trials)
     old = folder or StudyFolder((request.out or STUDIES / study.name).resolve())
     todo = [trial for trial in planned.trials if folder is None or status(old.trial(trial.name)) != "finished"]
     _check(todo)

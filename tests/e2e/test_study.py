@@ -154,9 +154,9 @@ def test_a_trial_that_was_broken_off_goes_on_from_its_checkpoint(
 
     monkeypatch.setattr(Server, "step", watched)
     with pytest.raises(KeyboardInterrupt):
-        study(NOWHERE)
+        study(NOWHERE, seeds=1)
     assert rounds == [1, 2, 3, 1, 2, 3]
-    ended, _ = study(resume="tiny", seeds=1)
+    ended, _ = study(resume="tiny")
     assert rounds[6:] == [3], "two rounds had been saved, and the other trial was finished"
     assert (ended.code, ended.finished) == (0, 2)
     monkeypatch.undo()

@@ -21,7 +21,7 @@ from tightwire_pipelines import report_content
 from tightwire_pipelines.report import report_runs, write_report
 from tightwire_pipelines.report_charts import CurveChart, log_ticks
 from tightwire_pipelines.report_figures import figure
-from tightwire_pipelines.report_mlflow import _folder_name, _from_metrics
+from tightwire_pipelines.report_mlflow import _below, _folder_name, _from_metrics
 from tightwire_pipelines.report_page import Report, page
 from tightwire_pipelines.report_sections import headline, sections
 
@@ -156,6 +156,28 @@ def test_a_run_named_twice_counts_once_and_studies_with_other_axes_go_together(t
     assert "spread = none" in text
 
 
+def test_variations_of_two_studies_are_told_apart_by_the_names_of_these(tmp_path: Path) -> None:
+    one, two = a_study(tmp_path / "a" / "one"), a_study(tmp_path / "b" / "one", seeds=1)
+    console = Console(quiet=True)
+    text = report_runs([str(one), str(two)], tmp_path / "out", None, console).read_text(encoding="utf-8")
+    assert "8 variations" in text
+    assert "(16 runs)" in text
+    assert "a/one: poor" in text
+    assert "b/one: poor" in text
+
+
+def test_all_trials_of_a_large_study_are_read_from_mlflow_page_by_page() -> None:
+    class Server:
+        def search_runs(self, _: object, __: str, *, max_results: int, page_token: str | None) -> list[int]:
+            begin = int(page_token or 0)
+            found = type("Page", (list,), {})(range(begin, min(begin + max_results, 2500)))
+            found.token = str(begin + max_results) if begin + max_results < 2500 else None
+            return found  # type: ignore[no-any-return]  # made here
+
+    run = SimpleNamespace(info=SimpleNamespace(run_id="r", experiment_id="0"))
+    assert _below(Server(), run) == list(range(2500))  # type: ignore[arg-type,comparison-overlap]  # as MLflow's
+
+
 @pytest.mark.parametrize(
     ("file", "content"), [("config.yaml", "seed: x"), ("summary.json", "[1"), ("rounds.parquet", "PAR1")]
 )
@@ -216,7 +238,7 @@ def test_runs_of_mlflow_get_folders_of_their_own(names: list[str], folders: Sequ
 def test_a_run_of_mlflow_that_never_finished_is_refused(tmp_path: Path) -> None:
     client = SimpleNamespace(get_metric_history=lambda *_: [SimpleNamespace(step=1, value=0.5)])
     run = SimpleNamespace(info=SimpleNamespace(run_id="r", status="RUNNING"))
-    with pytest.raises(TrackingError, match=r"has not finished \(it is RUNNING\)"):
+    with pytest.raises(ConfigError, match=r"has not finished \(it is RUNNING\)"):
         _from_metrics(client, run, RunFolder(tmp_path))  # type: ignore[arg-type]  # as MLflow's
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from made_up import TIERS, write_trial
-from tightwire.errors import ConfigError, TrackingError
+from tightwire.errors import ConfigError
 from tightwire.federation.records import LedgerRow, RoundRecord
 from tightwire.federation.tables import read_rows
 from tightwire.studies.naming import name_runs
@@ -137,5 +137,5 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path) -> None:
         load_runs([tmp_path])
     folder = write_trial(tmp_path, "a", 0)
     (folder / "summary.json").unlink()
-    with pytest.raises(TrackingError, match=r"has not finished; go on with: tightwire run --resume"):
+    with pytest.raises(ConfigError, match=r"has not finished; go on with: tightwire run --resume"):
         load_runs([folder])

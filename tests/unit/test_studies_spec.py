@@ -209,9 +209,45 @@ def test_a_folder_takes_more_seeds_and_refuses_trials_that_were_another_experime
     assert {status(folder.trial(trial.name)) for trial in plan(more).trials} == {"open"}
     assert StudyFolder.open(folder.path).read() == more
     other = load(tmp_path / "study.yaml", ["training.lr=0.7"])
+    folder.trial("as-it-is-s0").summary.write_text("{}")
     with pytest.raises(ConfigError, match=r"training\.lr: is 0\.1 in trial as-it-is-s0.* and 0\.7 now"):
         folder.prepare(other, plan(other).trials)
     assert folder.read() == more, "a refused study leaves the folder as it was"
+
+
+@pytest.mark.parametrize("left", ["error.txt", "checkpoint", "summary.json", None])
+def test_only_a_trial_that_leaves_nothing_behind_may_become_another_experiment(
+    tmp_path: Path, left: str | None
+) -> None:
+    study = load(study_file(tmp_path, seeds=1))
+    folder = StudyFolder.create(tmp_path / "studies", study.name)
+    folder.prepare(study, plan(study).trials)
+    trial = folder.trial("as-it-is-s0")
+    if left is not None:
+        (trial.path / left).mkdir() if left == "checkpoint" else (trial.path / left).write_text("{}")
+    other = load(tmp_path / "study.yaml", ["training.lr=0.7"])
+    if left in ("checkpoint", "summary.json"):
+        with pytest.raises(ConfigError, match=r"training\.lr: is 0\.1 in trial as-it-is-s0"):
+            folder.prepare(other, plan(other).trials)
+        return
+    folder.prepare(other, plan(other).trials)
+    assert "lr: 0.7" in trial.config.read_text()
+    assert status(trial) == "open", "of the failure nothing is left"
+
+
+def test_a_study_that_goes_on_gives_up_neither_seeds_nor_finished_trials(tmp_path: Path) -> None:
+    study = load(study_file(tmp_path, seeds=3))
+    folder = StudyFolder.create(tmp_path / "studies", study.name)
+    folder.prepare(study, plan(study).trials)
+    fewer = load(tmp_path / "study.yaml", seeds=2)
+    with pytest.raises(ConfigError, match=r"seeds: .* has 0, 1, 2, got 0, 1; .* leave --seeds out"):
+        folder.keeps(fewer, plan(fewer).trials)
+    folder.keeps(study, plan(study).trials)
+    renamed = load(study_file(tmp_path, seeds=3, variations=[{"name": "new"}]))
+    folder.keeps(renamed, plan(renamed).trials)
+    folder.trial("as-it-is-s1").summary.write_text("{}")
+    with pytest.raises(ConfigError, match=r"trial as-it-is-s1 of .* has finished and belongs to none"):
+        folder.keeps(renamed, plan(renamed).trials)
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)

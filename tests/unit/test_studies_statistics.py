@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -19,6 +19,7 @@ from tightwire.studies.statistics import (
     paired_costs,
     pareto,
     sign_flip_p,
+    sign_p,
     to_target,
 )
 
@@ -145,17 +146,42 @@ def judged(*comparisons: Paired, more_is: str = "worse") -> list[str]:
 
 
 def test_a_run_that_missed_the_target_counts_with_what_it_spent_and_cannot_win() -> None:
-    reached, spent = by_seed(10.0, 11.0, 10.0, 10.5), by_seed(40.0, 40.0, 40.0, 40.0)
-    missed: dict[int, float | None] = dict.fromkeys(range(4))
+    reached, spent = by_seed(10.0, 11.0, 10.0, 10.5, 10.1, 10.2), by_seed(*[40.0] * 6)
+    missed: dict[int, float | None] = dict.fromkeys(range(6))
     dear = paired_costs(missed, reached, spent, spent)
     assert dear.bound == "at least"
     assert judged(dear) == ["worse"]
-    cheap = paired_costs(missed, reached, by_seed(1.0, 1.1, 1.0, 1.0), spent)
+    cheap = paired_costs(missed, reached, by_seed(1.0, 1.1, 1.0, 1.0, 1.0, 1.0), spent)
     assert judged(cheap) == ["undecided"]
     assert judged(paired_costs(reached, missed, spent, spent)) == ["better"]
     nobody = paired_costs(missed, missed, spent, spent)
     assert nobody.bound == "unknown"
     assert judged(nobody) == ["undecided"]
+
+
+@pytest.mark.parametrize(("last", "verdict"), [(10.2, "worse"), (None, "undecided")])
+def test_bounds_are_counted_and_not_averaged(last: float | None, verdict: str) -> None:
+    spent = by_seed(*[40.0] * 6)
+    missed: dict[int, float | None] = {**dict.fromkeys(range(6)), 2: 30.0}
+    there = by_seed(10.0, 11.0, 10.0, 10.5, 10.1, 10.2)
+    found = paired_costs(missed, there if last else dict(list(there.items())[:5]), spent, spent)
+    assert math.isnan(found.difference.low)
+    assert found.p == pytest.approx(2 / 2**found.difference.n), "the sign test's, however alike the bounds are"
+    assert judged(found) == [verdict]
+
+
+def test_a_bound_on_the_wrong_side_speaks_for_nobody() -> None:
+    spent, there = by_seed(*[40.0] * 6), by_seed(*[10.0] * 6)
+    missed: dict[int, float | None] = dict.fromkeys(range(6))
+    weak = paired_costs(missed, there, {**spent, 0: 5.0}, spent)
+    assert weak.p == pytest.approx(2 * 7 / 64)
+    assert judged(weak) == ["undecided"]
+
+
+@pytest.mark.parametrize(("agreeing", "n"), [(0, 3), (3, 5), (6, 6), (9, 12)])
+def test_the_sign_test_is_that_of_scipy(agreeing: int, n: int) -> None:
+    expected = min(1.0, 2 * stats.binomtest(agreeing, n, alternative="greater").pvalue)
+    assert sign_p(agreeing, n) == pytest.approx(expected)
 
 
 def test_misses_on_both_sides_leave_nothing_known() -> None:
@@ -189,6 +215,7 @@ def test_many_comparisons_ask_for_more_than_one_does() -> None:
     assert judged(close, *noise)[0] == "undecided"
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.floats(-5, 5).map(lambda v: round(v, 2)), min_size=4, max_size=4), min_size=1, max_size=4))
 def test_a_verdict_is_turned_round_with_its_sides(runs: list[list[float]]) -> None:
     base = by_seed(0.0, 0.0, 0.0, 0.0)

@@ -11,6 +11,7 @@ from tightwire.devices.sharing import Transfer, share
 from tightwire.federation.downlink import Delivery, Public
 from tightwire.federation.state import ClientRecord, ServerSetup, ServerState
 from tightwire.federation.tasks import ClientTask
+from tightwire.keys import key
 from tightwire.policies.base import Cohort, Member, Numbers
 
 
@@ -80,7 +81,7 @@ def invite(setup: ServerSetup, eligible: Ints, state: ServerState[Any], public: 
         invited.deliveries[client] = delivery
         invited.batteries[client] = joules
         members.append(member)
-    cohort = Cohort(state.round, tuple(members), setup.schema.size, setup.deadline)
+    cohort = Cohort(state.round, tuple(members), setup.schema.size, setup.deadline, key(setup.seed, "policy"))
     plan, invited.shared = setup.policy.plan(state.shared, cohort)
     invited.tasks = [replace(task, told=dict(plan.get(task.client, {}))) for task in invited.tasks]
     if setup.egress is not None:

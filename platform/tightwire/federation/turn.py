@@ -439,6 +439,7 @@ class Turns:
             residual=lambda: float(norms(ready.vector - ready.trained.update, schema.size)[0]),
             told=ready.task.told,
             future=future if setup.policy.clairvoyant else None,
+            draws=key(setup.seed, "policy"),
         )
 
     def _encode(self, line: str, ready: _Ready, memory: Memory, agreement: Agreement | None, door: Intake) -> Sent:

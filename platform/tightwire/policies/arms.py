@@ -28,6 +28,7 @@ Arms that by prediction miss the deadline, or that battery or memory do not affo
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -187,13 +188,12 @@ class Learner(Alone):
         Returns:
             The options, in the order of the arms; and the limit that the last arm left out breaks, for a reason.
         """
-        bits = tuple(sorted({bits for bits, _ in self.arms}))
-        densities = tuple(sorted({density for _, density in self.arms}))
+        bits, densities, places = _grid_of(self.arms)
         grid = predict(observation.stats, bits, densities, self.entropy, self.arms)
         energy = observation.stats.norm**2
         options, limit = [], ""
-        for arm, (width, density) in enumerate(self.arms):
-            row, column, line = bits.index(width), densities.index(density), self.line(arm)
+        for arm, ((width, density), (row, column)) in enumerate(zip(self.arms, places, strict=True)):
+            line = self.line(arm)
             size = digits(float(grid.bytes[row, column]))
             error = digits(float(grid.error[row, column]) / energy) if energy > 0 else 0.0
             seconds = digits(observation.latency + link.seconds(size))
@@ -220,6 +220,14 @@ class Learner(Alone):
                 )
                 options.append(Option(arm, decision, context))
         return options, limit
+
+
+@lru_cache(maxsize=64)
+def _grid_of(arms: tuple[Arm, ...]) -> tuple[tuple[int, ...], tuple[float, ...], tuple[tuple[int, int], ...]]:
+    """The bits and densities of a grid that has all arms in it, rising, and each arm's row and column there."""
+    bits = tuple(sorted({bits for bits, _ in arms}))
+    densities = tuple(sorted({density for _, density in arms}))
+    return bits, densities, tuple((bits.index(width), densities.index(density)) for width, density in arms)
 
 
 def reasoned(option: Option, reason: str) -> Decision:

@@ -80,6 +80,8 @@ class Observation:
     future: Callable[[int, float], float] | None = None
     """(bytes, seconds from the start of the round at which they are begun) -> seconds from the start of the round at
     which they have arrived, as the link will really turn out; only for policies that declare themselves clairvoyant."""
+    draws: int = 0
+    """What a policy's draws derive from, with round and client: of the run's seed, but saying nothing else of it."""
 
     @cached_property
     def stats(self) -> UpdateStats:
@@ -166,6 +168,8 @@ class Cohort:
     parameters: int
     """Values of an update."""
     deadline: float | None
+    draws: int = 0
+    """As `Observation.draws`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import numpy as np
@@ -123,7 +124,7 @@ class Budget(Alone):
             predicted_seconds=_digits(observation.latency + transfer),
             predicted_error=_digits(error / energy) if energy > 0 else 0.0,
         )
-        return decision, replace(state, uplink=observation.uplink, bytes=expected)
+        return decision, BudgetState(state.slowness, state.deviation, state.size, observation.uplink, expected)
 
     def learn(self, state: BudgetState, outcome: Outcome) -> BudgetState:
         """Average the upload's real time in, whether it was used, late or lost; and its length if all of it came."""
@@ -250,19 +251,36 @@ def _deadline(budget: Budget, limits: _Limits, *, exact: bool) -> Floats:
     Encoding takes time in proportion to the kept values and some more: where not `exact`, the ends say what lies
     between.
     """
-    densities, encoding = budget.densities, limits.observation.encoding
     if limits.left == math.inf:
-        return np.full(len(densities), math.inf)
+        return np.full(len(budget.densities), math.inf)
+    questions = _questions(budget.bits[-1], budget.densities, budget.entropy, exact=exact)
+    seconds = np.array([limits.observation.encoding(line) for line in questions.lines])
+    between = seconds if exact else np.interp(questions.densities, questions.asked, seconds)
+    return np.maximum(limits.left - between, 0.0) * limits.pace
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Questions:
+    """Codec lines whose encoding time is asked about."""
+
+    densities: Floats
+    """Of the grid."""
+    asked: Floats
+    """Those of the lines."""
+    lines: tuple[str, ...]
+
+
+@lru_cache(maxsize=64)
+def _questions(bits: int, densities: tuple[float, ...], entropy: Entropy, *, exact: bool) -> _Questions:
     asked = densities if exact else sorted({densities[0], *[d for d in densities if d < 1][-1:], densities[-1]})
-    seconds = [encoding(quantised(budget.bits[-1], density, budget.entropy)) for density in asked]
-    between = np.interp(densities, asked, seconds)
-    return np.array([limits.deadline(taken) for taken in between.tolist()])
+    lines = tuple(quantised(bits, density, entropy) for density in asked)
+    return _Questions(np.array(densities), np.array(asked), lines)
 
 
 def _memory(budget: Budget, limits: _Limits) -> Floats:
     """Infinity at each density whose encoding fits the device's memory, 0 where it does not."""
     seen = limits.observation
-    lines = [quantised(budget.bits[-1], density, budget.entropy) for density in budget.densities]
+    lines = _questions(budget.bits[-1], budget.densities, budget.entropy, exact=True).lines
     return np.array([math.inf if seen.workspace(line) <= seen.memory else 0.0 for line in lines])
 
 

@@ -20,7 +20,7 @@ from tightwire.arrays import Floats, Ints
 from tightwire.policies.knapsack import knapsack
 from tightwire.policies.levels import TABLES
 from tightwire.policies.lines import Entropy, quantised
-from tightwire.policies.predict import Known, Point, code_bytes, columns, known_of
+from tightwire.policies.predict import Known, Point, code_bytes, columns, known_of, widths_of
 from tightwire.policies.stats import UpdateStats
 from tightwire.policies.sweep import errors, opened
 from tightwire.wire.frame import MAX_LINE, envelope_length
@@ -84,7 +84,7 @@ def layered(
     layers = layers_of(stats.schema, tuple(bits), tuple(densities), entropy)
     if len(layers.names) < 2:
         return None
-    known, widths = layers.known, np.array(bits, np.int64)
+    known, widths = layers.known, widths_of(tuple(bits))
     room = limit - layers.share
     options = entropy == "rans", densities[-1] == 1, room
     first = start.row, start.column, max(start.error, 1e-300) / limit
@@ -160,7 +160,7 @@ def _offers(  # type: ignore[no-untyped-def]  # numba infers them
     error, cost = np.zeros(fixed.shape), np.full(fixed.shape, np.inf)
     for at, (part, cut) in enumerate(parts):
         for r in range(rows):
-            errors(part, cut, bits[r], 0, points, error[layer[at], r])
+            errors(part, cut, bits[r], 0, points, False, error[layer[at], r])
     floor = fixed.copy()  # options cost so much at least
     inner = max(points - 1, 1) if dense else points
     at_row, at_point = np.full(layers, row), np.full(layers, min(point, inner - 1))

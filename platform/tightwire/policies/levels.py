@@ -69,6 +69,8 @@ def _hills(x):  # type: ignore[no-untyped-def]  # numba infers them
 @numba.njit(cache=True, nogil=True)
 def _vacant(rate, doubled, chances):  # type: ignore[no-untyped-def]  # numba infers them
     """Chance that a level stays empty, under the same binomial as in `_expected_log`."""
+    if rate >= _TABLE:
+        return 0.0
     coin = doubled / rate
     if coin > 0.5:  # hardly more than one coin
         return math.exp(rate / coin * math.log1p(-min(coin, 0.999999)))

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numba
 import numpy as np
 
-from tightwire.arrays import Floats, Ints
+from tightwire.arrays import AnyArray, Floats, Ints
 from tightwire.codecs.codec import Codec, small
 from tightwire.codecs.topk import TopK
 from tightwire.policies.levels import TABLES
@@ -113,9 +113,9 @@ def predict_tensors(
 ) -> Table:
     """Predict the grid, tensor by tensor; see `predict`."""
     known = known_of(stats.schema, tuple(bits), tuple(densities), entropy)
-    mask = np.array([[wanted is None or (b, d) in wanted for d in densities] for b in bits])
+    mask = _mask(tuple(bits), tuple(densities), None if wanted is None else tuple(wanted))
     coded, error = _table(
-        known.tensors, np.array(bits, np.int64), known.kept, mask, entropy == "rans", *columns(stats), TABLES
+        known.tensors, widths_of(tuple(bits)), known.kept, mask, entropy == "rans", *columns(stats), TABLES
     )
     return Table(coded + known.part[:, None, :], error)
 
@@ -141,7 +141,7 @@ def best_within(
     known = known_of(stats.schema, tuple(bits), tuple(densities), entropy)
     options = entropy == "rans", densities[-1] == 1
     row, column, length, error, free = _search(
-        known.tensors, _widths(tuple(bits)), known.kept, known.given, allowed, *options, *columns(stats), TABLES
+        known.tensors, widths_of(tuple(bits)), known.kept, known.given, allowed, *options, *columns(stats), TABLES
     )
     if row < 0 or error > 0:
         return None if row < 0 else Point(row, column, length, error, free)
@@ -163,8 +163,16 @@ def columns(stats: UpdateStats) -> tuple[Ints, Ints, Ints, Floats, Floats, Float
 
 
 @lru_cache(maxsize=64)
-def _widths(bits: tuple[int, ...]) -> Ints:
+def widths_of(bits: tuple[int, ...]) -> Ints:
+    """The bit widths as compiled code wants them."""
     return np.array(bits, np.int64)
+
+
+@lru_cache(maxsize=64)
+def _mask(
+    bits: tuple[int, ...], densities: tuple[float, ...], wanted: tuple[tuple[int, float], ...] | None
+) -> AnyArray:
+    return np.array([[wanted is None or (b, d) in wanted for d in densities] for b in bits])
 
 
 @lru_cache(maxsize=64)
@@ -244,7 +252,7 @@ def _table(tensors, bits, kept, wanted, rans, starts, cells, counts, sums, squar
                 first += 1
             while last > first and not wanted[row, last - 1]:
                 last -= 1
-            errors(part, cut, width, first, last, error[at, row])
+            errors(part, cut, width, first, last, False, error[at, row])
             for point in range(first, last):
                 if not wanted[row, point]:
                     continue
@@ -291,9 +299,7 @@ def _search(  # type: ignore[no-untyped-def]  # numba infers them
                 start += 1
             error[:] = 0
             for part, cut in parts:
-                errors(part, cut, width, start, stops[row], error)
-                if whole[row]:
-                    errors(part, cut, width, last, last + 1, error)
+                errors(part, cut, width, start, max(start, stops[row]), whole[row], error)
             useless += 1
             while True:
                 point = -1

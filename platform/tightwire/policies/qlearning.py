@@ -46,8 +46,6 @@ class QLearning(Learner):
     """Discount of what comes after."""
     low_uploads: float = Field(default=20.0, ge=0)
     """Uploads with the last arm below which a battery is low."""
-    seed: int = Field(default=0, ge=0)
-    """Of the draws, which depend on this, the round and the client."""
 
     def initial(self) -> QState:
         """Trusts the profile, and is not low."""
@@ -86,7 +84,7 @@ class QLearning(Learner):
 
     def choose(self, options: list[Option], observation: Observation) -> Decision:
         """The best option of the row, or now and then any."""
-        rng = generator(self.seed, "qlearning", round=observation.round, client=observation.client)
+        rng = generator(observation.draws, "qlearning", round=observation.round, client=observation.client)
         if rng.random() < self.epsilon:
             return reasoned(options[int(rng.integers(len(options)))], "drawn at random")
         values = [observation.told.get(f"q_{option.arm}", 0.0) for option in options]

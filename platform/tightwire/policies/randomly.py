@@ -24,8 +24,7 @@ class Choice(Spec):
 class Random(Alone):
     """Draws the line by chance: what any policy that looks at something must beat.
 
-    The draw depends on `seed`, round and client alone, not on the run's seed, of which policies do not know; so the
-    draws are the same in all runs of a study unless `seed` is varied too.
+    The draw depends on the run's seed, the round and the client alone.
     """
 
     name: Literal["random"] = "random"
@@ -38,8 +37,6 @@ class Random(Alone):
         min_length=1,
     )
     """Lines to draw from, such as ``[{codec: "uniform(2) | rans", weight: 2}, ...]``."""
-    seed: int = Field(default=0, ge=0)
-    """All draws derive from it."""
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -48,7 +45,7 @@ class Random(Alone):
 
     def decide(self, state: NoState, observation: Observation) -> tuple[Decision, NoState]:
         """The line into whose share of the weights the draw falls."""
-        drawn = key(self.seed, "policy", round=observation.round, client=observation.client) / 2**64
+        drawn = key(observation.draws, "policy", round=observation.round, client=observation.client) / 2**64
         left = drawn * sum(choice.weight for choice in self.codecs)
         line = self.codecs[-1].codec
         for choice in self.codecs:

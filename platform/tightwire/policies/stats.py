@@ -8,6 +8,7 @@ same in any order.
 """
 
 import math
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -28,6 +29,10 @@ CELLS = (OCTAVES << MANTISSA_BITS) + 1
 """Cells of one sign of one tensor, the last one included."""
 
 _SHIFT = 23 - MANTISSA_BITS
+_KEYS = 256 << MANTISSA_BITS
+"""Exponents and first mantissa bits that there are."""
+_BLOCK = 256
+"""Values that stay in the processor's nearest cache while they are looked at twice."""
 _MAGNITUDE = 0x7FFFFFFF
 _ONE = 1 << 40
 """A count of one, in a number whose lower bits hold a sum."""
@@ -124,8 +129,57 @@ def _ends(bits):  # type: ignore[no-untyped-def]  # numba infers them
 
 
 @numba.njit(cache=True, nogil=True)
-def histogram(update, bounds):  # type: ignore[no-untyped-def]  # numba infers them
-    """`histogram_numpy`, compiled; two passes over each tensor."""
+def _scatter(words, table):  # type: ignore[no-untyped-def]  # numba infers them
+    """Add values to the table of all keys: counts and sums of their other bits in one number, and sums of squares.
+
+    Values go to four lanes in turn, because a processor must wait where it adds to one place twice running.
+    """
+    mask, shift, one = np.uint32((1 << _SHIFT) - 1), np.uint32(_SHIFT), np.uint64(_ONE)
+    lane, square, key = np.uint64(2), np.uint64(1), np.uint64(3)  # of 8 numbers a key
+    whole = words.size - words.size % 4
+    for i in range(0, whole, 4):
+        a, b, c, d = words[i], words[i + 1], words[i + 2], words[i + 3]
+        rest, place = np.uint64(a & mask), np.uint64(a >> shift) << key
+        table[place] += one + rest
+        table[place + square] += rest * rest
+        rest, place = np.uint64(b & mask), (np.uint64(b >> shift) << key) + lane
+        table[place] += one + rest
+        table[place + square] += rest * rest
+        rest, place = np.uint64(c & mask), (np.uint64(c >> shift) << key) + lane + lane
+        table[place] += one + rest
+        table[place + square] += rest * rest
+        rest, place = np.uint64(d & mask), (np.uint64(d >> shift) << key) + lane + lane + lane
+        table[place] += one + rest
+        table[place + square] += rest * rest
+    for i in range(whole, words.size):
+        rest, place = np.uint64(words[i] & mask), np.uint64(words[i] >> shift) << key
+        table[place] += one + rest
+        table[place + square] += rest * rest
+
+
+@numba.njit(cache=True, nogil=True)
+def _emptied(table, key, negative):  # type: ignore[no-untyped-def]  # numba infers them
+    """Count, sum and sum of squares of a key's values; its place in the table is zero again."""
+    own = table[8 * (key + negative * _KEYS) : 8 * (key + negative * _KEYS) + 8]
+    packed = np.int64(own[0] + own[2] + own[4] + own[6])
+    squares = np.int64(own[1] + own[3] + own[5] + own[7])
+    if packed:
+        own[:] = 0
+    return packed >> 40, packed & (_ONE - 1), squares
+
+
+@numba.njit(cache=True, nogil=True)
+def _any(words, tiny):  # type: ignore[no-untyped-def]  # numba infers them
+    """Whether there is a value other than zero whose magnitude, less one, is below `tiny`, all as integers."""
+    mask, one = np.uint32(_MAGNITUDE), np.uint32(1)
+    found = False
+    for i in range(words.size):
+        found |= np.uint32((words[i] & mask) - one) < tiny
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _histogram(update, bounds, table):  # type: ignore[no-untyped-def]  # numba infers them
     tensors = len(bounds) - 1
     low, high, energy = np.empty(tensors), np.empty(tensors), np.zeros(tensors)
     starts = np.zeros(tensors + 1, np.int64)
@@ -134,58 +188,72 @@ def histogram(update, bounds):  # type: ignore[no-untyped-def]  # numba infers t
         room += min(2 * CELLS, bounds[tensor + 1] - bounds[tensor])
     cells, counts = np.empty(room, np.int64), np.empty(room, np.int64)
     sums, squares = np.empty(room), np.empty(room)
-    packed = np.zeros(4 * CELLS, np.int64)
     number, first, second = np.zeros(2 * CELLS, np.int64), np.zeros(2 * CELLS, np.int64), np.zeros(2 * CELLS)
-    mask = np.uint32((1 << _SHIFT) - 1)
     at = 0
     for tensor in range(tensors):
         values = update[bounds[tensor] : bounds[tensor + 1]]
-        bits = values.view(np.int32)
-        low[tensor], high[tensor] = _ends(bits)
+        words = values.view(np.uint32)
+        low[tensor], high[tensor] = _ends(values.view(np.int32))
         widest = np.array([max(-low[tensor], high[tensor])], np.float32).view(np.uint32)[0]
         top = np.int64(widest & np.uint32(_MAGNITUDE)) >> _SHIFT
-        used = 2 * min(int(top) + 1, CELLS)
-        small_counts = np.zeros(2, np.int64)
+        least = max(top - (CELLS - 2), 0)  # smaller keys share a cell
+        lowest = least
+        tiny = np.uint32(max((least << _SHIFT) - 1, 0))
+        used = 2 * (top - least + 1)
         small = np.zeros((2, 2))
         for begin in range(0, values.size, _CHUNK):
-            for i in range(begin, min(begin + _CHUNK, values.size)):
-                word = np.uint32(bits[i])
-                sign = np.int64(word >> np.uint32(31))
-                below = top - np.int64((word & np.uint32(_MAGNITUDE)) >> np.uint32(_SHIFT))
-                if below < CELLS - 1:
-                    rest = np.int64(word & mask)
-                    place = 4 * below + 2 * sign
-                    packed[place] += _ONE + rest
-                    packed[place + 1] += rest * rest
+            for start in range(begin, min(begin + _CHUNK, values.size), _BLOCK):
+                block = words[start : min(start + _BLOCK, begin + _CHUNK)]
+                _scatter(block, table)
+                if not _any(block, tiny):
                     continue
-                small_counts[sign] += 1
-                if values[i] != 0:
-                    magnitude = np.float64(np.abs(values[i]))
-                    small[0, sign] += magnitude
-                    small[1, sign] += magnitude * magnitude
+                for i in range(block.size):
+                    if np.uint32((block[i] & np.uint32(_MAGNITUDE)) - np.uint32(1)) < tiny:
+                        lowest = min(lowest, np.int64(block[i] & np.uint32(_MAGNITUDE)) >> _SHIFT)
+                        magnitude = np.float64(np.abs(values[start + i]))
+                        small[0, block[i] >> np.uint32(31)] += magnitude
+                        small[1, block[i] >> np.uint32(31)] += magnitude * magnitude
             for cell in range(used):
-                if packed[2 * cell]:
-                    number[cell] += packed[2 * cell] >> 40
-                    first[cell] += packed[2 * cell] & (_ONE - 1)
-                    second[cell] += np.float64(packed[2 * cell + 1])
-                    packed[2 * cell] = packed[2 * cell + 1] = 0
-        for cell in range(used):
-            if cell >= 2 * (CELLS - 1):
-                if small_counts[cell & 1] == 0:
-                    continue
-                counts[at], sums[at], squares[at] = small_counts[cell & 1], small[0, cell & 1], small[1, cell & 1]
-            elif number[cell]:
-                counts[at] = number[cell]
-                sums[at], squares[at] = _moments(int(top - (cell >> 1)), number[cell], first[cell], second[cell])
-                number[cell] = first[cell] = 0
-                second[cell] = 0.0
-            else:
+                count, linear, square = _emptied(table, top - (cell >> 1), cell & 1)
+                if count:
+                    number[cell] += count
+                    first[cell] += linear
+                    second[cell] += np.float64(square)
+            for negative in range(2):
+                for key in range(lowest, least):
+                    number[2 * (CELLS - 1) + negative] += _emptied(table, key, negative)[0]
+                if least > 0:
+                    number[2 * (CELLS - 1) + negative] += _emptied(table, 0, negative)[0]
+        for cell in range(2 * CELLS):
+            if number[cell] == 0:
                 continue
-            cells[at] = cell
+            if cell < used:
+                sums[at], squares[at] = _moments(top - (cell >> 1), number[cell], first[cell], second[cell])
+            else:
+                sums[at], squares[at] = small[0, cell & 1], small[1, cell & 1]
+            cells[at], counts[at] = cell, number[cell]
             energy[tensor] += squares[at]
+            number[cell] = first[cell] = 0
+            second[cell] = 0.0
             at += 1
         starts[tensor + 1] = at
     return low, high, energy, starts, cells[:at], counts[:at], sums[:at], squares[:at]
+
+
+class _Memory(threading.local):
+    """A thread's table of all keys; zero before a histogram and after it, so that none pays for making it."""
+
+    def __init__(self) -> None:
+        self.table = np.zeros(2 * _KEYS * 8, np.uint64)
+
+
+_MEMORY = _Memory()
+
+
+def histogram(update: Flat, bounds: Ints) -> Histogram:
+    """`histogram_numpy`, compiled."""
+    found: Histogram = _histogram(update, bounds, _MEMORY.table)
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

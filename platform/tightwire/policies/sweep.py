@@ -150,10 +150,11 @@ def _around_zero(bottom, step, last):  # type: ignore[no-untyped-def]  # numba i
 
 
 @numba.njit(cache=True, nogil=True)
-def errors(part, cut, width, first, stop, out):  # type: ignore[no-untyped-def]  # numba infers them
-    """Add one tensor's expected squared error under `width` bits to `out`, at the densities first .. stop - 1.
+def errors(part, cut, width, first, stop, dense, out):  # type: ignore[no-untyped-def]  # numba infers them
+    """Add one tensor's expected squared error under `width` bits to `out`.
 
-    Of the values between the two levels around zero, which are most, counts and moments say all.
+    That is at the densities first .. stop - 1, and if `dense` at the last one, which is not among these. Of the values
+    between the two levels around zero, which are most, counts and moments say all.
     """
     cells, counts, means, halves, moments = part
     place, share, dropped, lowest, highest = cut
@@ -163,7 +164,9 @@ def errors(part, cut, width, first, stop, out):  # type: ignore[no-untyped-def] 
     near_above = near_below = -1
     whole = 0.0
     at = 0
-    for point in range(first, stop):
+    for point in range(first, stop + 1 if dense else stop):
+        if point == stop:
+            point = len(place) - 1
         out[point] += dropped[point]
         step = (highest[point] - lowest[point]) / last
         if step <= 0:
@@ -294,7 +297,7 @@ def _sweep(bits, kept, starts, cells, counts, sums, squares, low, high, table): 
     for tensor, (part, cut) in enumerate(parts):
         for row in range(len(bits)):
             levels, doubled = np.zeros(1 << bits[row]), np.zeros(1 << bits[row])
-            errors(part, cut, bits[row], 0, points, error[tensor, row])
+            errors(part, cut, bits[row], 0, points, False, error[tensor, row])
             for point in range(points):
                 entropy[tensor, row, point], used[tensor, row, point] = codes(
                     part, cut, point, kept[tensor, point], levels, doubled, table

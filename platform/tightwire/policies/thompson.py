@@ -28,8 +28,6 @@ class Thompson(Linear):
     name: Literal["thompson"] = "thompson"
     spread: float = Field(default=0.1, ge=0)
     """Standard deviation of a reward, as the draws take it."""
-    seed: int = Field(default=0, ge=0)
-    """Of the draws, which depend on this, the round and the client."""
 
     def plan(self, shared: Numbers, cohort: Cohort) -> tuple[Plan, Numbers]:
         """Draw a model for each client."""
@@ -38,7 +36,7 @@ class Thompson(Linear):
         theta = backward(lower, forward(lower, beliefs.b))
         told = {}
         for member in cohort.members:
-            rng = generator(self.seed, "thompson", round=cohort.round, client=member.client)
+            rng = generator(cohort.draws, "thompson", round=cohort.round, client=member.client)
             noise = backward(lower, tuple(float(draw) for draw in rng.standard_normal(DIMENSIONS)))
             told[member.client] = {
                 f"t_{i}": mean + self.spread * off for i, (mean, off) in enumerate(zip(theta, noise, strict=True))

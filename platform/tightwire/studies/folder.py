@@ -9,6 +9,7 @@
 import itertools
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,18 +107,49 @@ class StudyFolder:
         """
         return load(self.study)
 
+    def keeps(self, study: Study, trials: Sequence[Trial]) -> None:
+        """See that going on with the study as it is now gives nothing up that the folder has.
+
+        Raises:
+            ConfigError: A seed, or a finished trial, would no longer belong to the study.
+        """
+        had = self.read().seeds
+        lost = [seed for seed in had if seed not in study.seeds]
+        if lost:
+            raise ConfigError(
+                f"seeds: {self.name} has {_listed(had)}, got {_listed(study.seeds)}; a study keeps the seeds that it "
+                "has: give more, or leave --seeds out"
+            )
+        names = {trial.name for trial in trials}
+        there = sorted(path.name for path in self.trials.iterdir()) if self.trials.is_dir() else []
+        for name in there:
+            if name not in names and status(self.trial(name)) == "finished":
+                raise ConfigError(
+                    f"variations: trial {name} of {self.name} has finished and belongs to none of them now; "
+                    "keep its variation as it was, or start a new study"
+                )
+
     def prepare(self, study: Study, trials: Sequence[Trial]) -> None:
         """Write down the study, and each trial that is not there yet.
 
+        A trial that failed, or never began, may be another experiment than it was; then it starts afresh.
+
         Raises:
-            ConfigError: A trial is there already and was another experiment.
+            ConfigError: A trial has finished, or has a checkpoint to go on from, and was another experiment.
             OSError: The disk is full or the folder cannot be written.
         """
-        for trial in trials:
-            _unchanged(self.trial(trial.name), trial)
+        changed = {trial.name: _changed(self.trial(trial.name), trial) for trial in trials}
+        for name, what in changed.items():
+            if what is not None and not _may_change(self.trial(name)):
+                raise ConfigError(
+                    f"{what.key}: is {what.old} in trial {name}, which is there already, and {what.new} now; start a "
+                    "new study, or resume this one as it was"
+                )
         write_atomically(self.study, dump(study))
         for trial in trials:
             folder = self.trial(trial.name)
+            if changed[trial.name] is not None:
+                shutil.rmtree(folder.path)
             folder.plots.mkdir(parents=True, exist_ok=True)
             if status(folder) != "finished":
                 folder.write_config(configs.dump(trial.config))
@@ -166,13 +198,28 @@ def read_summary(folder: RunFolder) -> Summary:
         raise TrackingError(f"cannot read {folder.summary}: {error}; it should be the summary.json of a run") from None
 
 
-def _unchanged(folder: RunFolder, trial: Trial) -> None:
+def _may_change(folder: RunFolder) -> bool:
+    """Whether nothing would be lost if the trial were another experiment."""
+    return status(folder) == "failed" or (status(folder) == "open" and not folder.checkpoint.exists())
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    key: str
+    old: str | None
+    new: str | None
+
+
+def _changed(folder: RunFolder, trial: Trial) -> _Change | None:
+    """The first thing that a trial that is there differs in from the one that is planned; None for nothing."""
     if not folder.config.is_file():
-        return
+        return None
     old, new = configs.flat(configs.load(folder.config)), configs.flat(trial.config)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key) and key.split(".")[0] not in _ANY:
-            raise ConfigError(
-                f"{key}: is {old.get(key)} in trial {trial.name}, which is there already, and {new.get(key)} now; "
-                "start a new study, or resume this one as it was"
-            )
+            return _Change(key, old.get(key), new.get(key))
+    return None
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

@@ -185,13 +185,13 @@ def load_runs(paths: Sequence[Path]) -> Loaded:
         paths: Folders of runs.
 
     Raises:
-        ConfigError: A path is no run's folder.
-        TrackingError: A run has not finished, or one of its files is damaged.
+        ConfigError: A path is no run's folder, or a run has not finished.
+        TrackingError: One of its files is damaged.
     """
     folders = [RunFolder.open(path).path for path in paths]
     for folder in folders:
         if not RunFolder(folder).summary.is_file():
-            raise TrackingError(f"run {folder} {reading.why(folder)}; go on with: tightwire run --resume {folder}")
+            raise ConfigError(f"run {folder} {reading.why(folder)}; go on with: tightwire run --resume {folder}")
     trials: list[TrialResult] = []
     missing: list[Missing] = []
     configs = [reading.config(folder) for folder in folders]

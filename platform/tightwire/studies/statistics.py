@@ -2,8 +2,8 @@
 
 Everything is a pure function of numbers. Where seeds are few nothing is smoothed over: one value has no interval, a
 target that half of the seeds missed has no median, and differences need three pairs before they can be called better
-or worse. Sources: Student's t for means; Holm 1979 for families of comparisons; Fisher's sign-flip test for pairs;
-Zitzler and Thiele 1999 for the hypervolume.
+or worse. Sources: Student's t for means; the sign test where costs are bounds; Holm 1979 for families of comparisons;
+Fisher's sign-flip test for pairs; Zitzler and Thiele 1999 for the hypervolume.
 """
 
 import itertools
@@ -70,7 +70,7 @@ class Paired:
     difference: Interval
     """Of first less second: as it is, or in percent of the second."""
     p: float
-    """Two-sided p of Student's t over the pairs; NaN for fewer than two pairs."""
+    """Two-sided p of Student's t over the pairs, NaN for fewer than two; of the sign test where `bound` is a bound."""
     p_sign_flip: float | None
     """Exact two-sided p of the sign-flip test; None beyond `EXACT_UP_TO` pairs or without any."""
     verdict: Verdict = "undecided"
@@ -78,7 +78,8 @@ class Paired:
     """`p` after Holm's correction over the family of comparisons."""
     bound: Literal["exact", "at least", "at most", "unknown"] = "exact"
     """``at least``, ``at most``: some seeds of one side never reached the target and count with all that they spent,
-    which bounds the difference; ``unknown``: neither side reached it in some seed, or each missed it in some."""
+    which bounds the difference and leaves it without interval; ``unknown``: neither side reached it in some seed, or
+    each missed it in some."""
 
 
 def interval(values: Sequence[float] | Floats) -> Interval:
@@ -199,6 +200,21 @@ def sign_flip_p(differences: Sequence[float] | Floats) -> float | None:
     return float(np.mean(sums >= abs(float(array.sum())) - slack))
 
 
+def sign_p(agreeing: int, n: int) -> float:
+    """Two-sided p of the sign test.
+
+    Args:
+        agreeing: Pairs that are known to differ in one direction; all others count against it.
+        n: Pairs.
+
+    Returns:
+        Twice the chance of so many heads of n fair coins, or more, but at most 1; NaN without pairs.
+    """
+    if n == 0:
+        return math.nan
+    return min(1.0, 2.0 * sum(math.comb(n, k) for k in range(agreeing, n + 1)) / 2**n)
+
+
 def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Paired:
     """First less second, over the seeds that both have; for gains such as accuracy.
 
@@ -220,7 +236,8 @@ def paired_costs(
     """How much more the first costs than the second, in percent, over the seeds that both have.
 
     The mean is geometric, of the ratios, so that a against b is the reverse of b against a. A seed in which one side
-    never reached the target enters with all that this side spent: it would have cost at least so much.
+    never reached the target enters with all that this side spent: it would have cost at least so much. Of such bounds
+    no mean has an interval, and the seeds are only counted: those in which even the bound says who costs more.
 
     Args:
         first: Cost to the target by seed, positive; None where it was not reached.
@@ -249,10 +266,12 @@ def paired_costs(
         return Paired(nothing, math.nan, None, bound="unknown")
     on_logs = interval(logs)
     percent = Interval(_percent(on_logs.mean), _percent(on_logs.low), _percent(on_logs.high), on_logs.n)
-    result = Paired(percent, _t_p(logs), sign_flip_p(logs))
+    if not bounds:
+        return Paired(percent, _t_p(logs), sign_flip_p(logs))
+    least = Interval(percent.mean, math.nan, math.nan, percent.n)
     if "at least" in bounds:
-        return replace(result, bound="at least")
-    return replace(result, bound="at most") if bounds else result
+        return Paired(least, sign_p(sum(log > 0 for log in logs), len(logs)), None, bound="at least")
+    return Paired(least, sign_p(sum(log < 0 for log in logs), len(logs)), None, bound="at most")
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -270,7 +289,8 @@ def judge(family: Sequence[Paired], *, matters: float, more_is: Literal["better"
     """Give each comparison of a family its verdict.
 
     A difference is real if its interval excludes 0, also after Holm's correction, and it matters if its mean is at
-    least `matters`. A difference known only as a bound can only be called what the bound says.
+    least `matters`. A difference known only as a bound has no interval: the sign test takes its place, which needs six
+    pairs, and it can only be called what the bound says.
 
     Args:
         family: Comparisons that are looked at together.
@@ -281,7 +301,10 @@ def judge(family: Sequence[Paired], *, matters: float, more_is: Literal["better"
     judged = []
     for comparison, p in zip(family, corrected, strict=True):
         found = comparison.difference
-        sign = (found.low > 0) - (found.high < 0)
+        if comparison.bound == "exact":
+            sign = (found.low > 0) - (found.high < 0)
+        else:
+            sign = (found.mean > 0) - (found.mean < 0)
         real = found.n >= FEWEST_PAIRS and sign != 0 and p <= 1 - LEVEL and abs(found.mean) >= matters
         told = {"exact": True, "at least": sign > 0, "at most": sign < 0, "unknown": False}[comparison.bound]
         verdict: Verdict = "undecided"
