@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
@@ -195,7 +195,7 @@ def _histogram(update, bounds, table):  # type: ignore[no-untyped-def]  # numba 
         words = values.view(np.uint32)
         low[tensor], high[tensor] = _ends(values.view(np.int32))
         widest = np.array([max(-low[tensor], high[tensor])], np.float32).view(np.uint32)[0]
-        top = np.int64(widest & np.uint32(_MAGNITUDE)) >> _SHIFT
+        top: Any = np.int64(widest & np.uint32(_MAGNITUDE)) >> _SHIFT
         least = max(top - (CELLS - 2), 0)  # smaller keys share a cell
         lowest = least
         tiny = np.uint32(max((least << _SHIFT) - 1, 0))

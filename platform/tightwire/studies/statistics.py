@@ -212,7 +212,7 @@ def sign_p(agreeing: int, n: int) -> float:
     """
     if n == 0:
         return math.nan
-    return min(1.0, 2.0 * sum(math.comb(n, k) for k in range(agreeing, n + 1)) / 2**n)
+    return min(1.0, sum(math.comb(n, k) for k in range(agreeing, n + 1)) / math.ldexp(1.0, n - 1))
 
 
 def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Paired:
