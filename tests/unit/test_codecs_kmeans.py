@@ -278,5 +278,15 @@ def test_samples_come_from_all_of_the_values() -> None:
     assert np.diff(chosen).max() < 50
     low, high = base_kernels.extremes(chosen)
     found = np.empty(100, np.float32)
-    count = lloyd_kernels.outside(values, low, high, found)
+    ends = base_kernels.group_extremes(values, lloyd_kernels.RUN)
+    count = lloyd_kernels.outside(values, ends, low, high, found)
     assert count == values[(values < low) | (values > high)].size
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n", [1, 2, 5000])
+def test_sorting_by_digits_is_sorting(shape: str, n: int) -> None:
+    values = values_of(shape, n, 3)
+    expected = np.sort(values)
+    lloyd_kernels.sort(values)
+    np.testing.assert_array_equal(values, expected)

@@ -10,6 +10,7 @@ from tightwire.codecs import kmeans_kernels as kernels
 from tightwire.codecs import lloyd_kernels
 from tightwire.codecs.floats import landing
 from tightwire.codecs.groups import Per, check_groups, group_count, group_length
+from tightwire.codecs.kernels import group_extremes
 from tightwire.codecs.stage import Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
 from tightwire.errors import CodecError, FrameError
 from tightwire.wire import packing
@@ -37,7 +38,7 @@ def most_centroids(length: int, bits: int) -> int:
     return min(1 << bits, max(2, length * bits // 32))
 
 
-def spotted(values: Flat, low: np.float32, high: np.float32, size: int, tail: int) -> tuple[Flat, Floats]:
+def spotted(values: Flat, ends: Flat, size: int, tail: int) -> tuple[Flat, Floats]:
     """Points to fit centroids to, in order, and their weights.
 
     A value from each of `size` stretches stands for that many. Where values are far apart that is not enough: all that
@@ -45,21 +46,20 @@ def spotted(values: Flat, low: np.float32, high: np.float32, size: int, tail: in
 
     Args:
         values: Shape (n,), n > size.
-        low: The smallest of them.
-        high: The largest of them.
+        ends: Smallest and largest of each `lloyd_kernels.RUN` of them, shape (runs, 2).
         size: Of the sample.
         tail: 1 to size / 4.
     """
     points = np.empty(size, np.float32)
     lloyd_kernels.sample(values, points)
-    points.sort()
+    lloyd_kernels.sort(points)
     first, last = points[tail - 1], points[-tail]
-    if low == first and high == last:
+    if ends[:, 0].min() == first and ends[:, 1].max() == last:
         return points, np.ones(size)
-    points = points[(points >= first) & (points <= last)]
+    points = points[np.searchsorted(points, first) : np.searchsorted(points, last, "right")]
     beyond = np.empty((2 * tail + 64) * 2 * (values.size // size), np.float32)
-    beyond = beyond[: lloyd_kernels.outside(values, first, last, beyond)]
-    beyond.sort()
+    beyond = beyond[: lloyd_kernels.outside(values, ends, first, last, beyond)]
+    lloyd_kernels.sort(beyond)
     edge = int(np.searchsorted(beyond, first))
     weights = np.ones(points.size + beyond.size)
     weights[edge : edge + points.size] = (values.size - beyond.size) / points.size
@@ -77,8 +77,9 @@ def fit(plane: Plane, length: int, bits: int) -> tuple[Flat, Ints]:
         for group in range(groups):
             part = values[group * length : (group + 1) * length]
             if part.size > size:
-                low, high = plane.extremes if groups == 1 else (part.min(), part.max())
-                points, weights = spotted(part, low, high, size, (1 << bits) // 8 + 1)
+                run = lloyd_kernels.RUN
+                ends = plane.group_extremes(run) if groups == 1 else group_extremes(part, run)
+                points, weights = spotted(part, ends, size, (1 << bits) // 8 + 1)
             else:
                 points, weights = np.sort(part), np.ones(part.size)
             counts[group] = lloyd_kernels.lloyd(points, weights, table[: most_centroids(part.size, bits)])
@@ -163,6 +164,11 @@ class KMeans(Stage):
     def unbiased(self) -> bool:
         """Never."""
         return False
+
+    def looks(self, layout: Layout) -> int | None:
+        """Short runs, which tell where far values are, if a sample serves for all values."""
+        length = group_length(layout, self.per, self.bucket)
+        return lloyd_kernels.RUN if layout.count == length > sample_size(length, self.bits) else None
 
     def encode(self, plane: Plane, sink: Sink, context: Context) -> Plane:  # noqa: ARG002 - the interface's arguments
         """How many centroids each group has, less 1, all centroids as float32, and codes."""

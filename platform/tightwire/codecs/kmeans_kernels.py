@@ -293,7 +293,8 @@ def _look_up(codes, shift, start, bits, length, starts, tables, weight, table, o
             most = np.uint32(0)
             for lane in range(end - at):
                 most = max(most, np.uint32(shr32(part[lane], shift) & mask))
-            good &= most <= last
+            if most > last:
+                good = False
         if bits <= 4:
             done = 0
             if _WIDE:

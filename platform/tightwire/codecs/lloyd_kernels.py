@@ -8,6 +8,7 @@ import math
 import numba
 import numpy as np
 
+from tightwire.arrays import Flat
 from tightwire.codecs.kernels import STEP, noise
 from tightwire.wire.words import mul32
 
@@ -15,35 +16,80 @@ ROUNDS = 60
 """Of Lloyd's algorithm, at most."""
 OUTER = 128
 """Points at either end that are looked at one by one when the first centroids are placed."""
-_RUN = 128
+RUN = 256
+"""Values whose extremes tell whether any of them lies outside."""
+_FEW = 32
+_DIGITS = 2048
 
 
 @numba.njit(cache=True, nogil=True)
 def sample(values, out):  # type: ignore[no-untyped-def]  # numba infers the types
     """One value of each of `out.size` stretches of equal length to `out`, at a place that looks random."""
+    start = 0
     for i in range(out.size):
-        start = i * values.size // out.size
-        width = (i + 1) * values.size // out.size - start
+        end = (i + 1) * values.size // out.size
         draw = np.int64(noise(mul32(np.uint32(i), STEP), np.uint32(0), np.uint32(0)))
-        out[i] = values[start + (draw * width >> 24)]
+        out[i] = values[start + (draw * (end - start) >> 24)]
+        start = end
 
 
 @numba.njit(cache=True, nogil=True)
-def outside(values, low, high, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Values below `low` or above `high`, the first `out.size` of them, to `out`; returns how many."""
+def _sort(raw):  # type: ignore[no-untyped-def]  # numba infers the types
+    a, b = np.empty(raw.size, np.uint32), np.empty(raw.size, np.uint32)
+    ends = np.zeros((3, _DIGITS), np.int32)
+    top, low = np.uint32(0x80000000), np.uint32(_DIGITS - 1)
+    for i in range(raw.size):
+        key = np.uint32(raw[i] ^ (np.uint32(np.int32(raw[i]) >> np.int32(31)) | top))
+        a[i] = key
+        ends[0, key & low] += 1
+        ends[1, (key >> np.uint32(11)) & low] += 1
+        ends[2, key >> np.uint32(22)] += 1
+    for place in range(3):
+        total = np.int32(0)
+        for digit in range(_DIGITS):
+            here = ends[place, digit]
+            ends[place, digit] = total
+            total += here
+    for i in range(raw.size):
+        digit = a[i] & low
+        b[ends[0, digit]] = a[i]
+        ends[0, digit] += 1
+    for i in range(raw.size):
+        digit = (b[i] >> np.uint32(11)) & low
+        a[ends[1, digit]] = b[i]
+        ends[1, digit] += 1
+    for i in range(raw.size):
+        digit = a[i] >> np.uint32(22)
+        raw[ends[2, digit]] = np.uint32(a[i] ^ (top | ~np.uint32(np.int32(a[i]) >> np.int32(31))))
+        ends[2, digit] += 1
+
+
+def sort(values: Flat) -> None:
+    """Sort finite `values` in place, -0 before 0, by the digits of their bits; for some thousands."""
+    _sort(values.view(np.uint32))
+
+
+@numba.njit(cache=True, nogil=True)
+def outside(values, ends, low, high, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Values below `low` or above `high`, the first `out.size` of them, to `out`; returns how many.
+
+    `ends` are the extremes of each `RUN` values, shape (runs, 2).
+    """
     count = 0
-    for start in range(0, values.size, _RUN):
-        part = values[start : start + _RUN]
-        found = np.int32(0)
-        for lane in range(part.size):
-            found |= np.int32(part[lane] < low) | np.int32(part[lane] > high)
-        if found:
-            for lane in range(part.size):
-                if part[lane] < low or part[lane] > high:
-                    if count == out.size:
-                        return count
-                    out[count] = part[lane]
-                    count += 1
+    for run in range(ends.shape[0]):
+        if ends[run, 0] < low or ends[run, 1] > high:
+            for start in range(run * RUN, min((run + 1) * RUN, values.size), _FEW):
+                part = values[start : min(start + _FEW, values.size)]
+                found = np.int32(0)
+                for lane in range(part.size):
+                    found |= np.int32(part[lane] < low) | np.int32(part[lane] > high)
+                if found:
+                    for lane in range(part.size):
+                        if part[lane] < low or part[lane] > high:
+                            if count == out.size:
+                                return count
+                            out[count] = part[lane]
+                            count += 1
     return count
 
 

@@ -92,7 +92,7 @@ Of the places only the lowest four bits count. With a weight that is not None, i
 rounded. All arrays are contiguous; `table`, shape (16,), `weight` and `out` are float32, `words` and `shift` uint32.
 """
 search16: Any = _search  # likewise
-"""search16(thresholds, values, start, shift, out), for sixteen i from `start` on: how many thresholds are below values[i].
+"""search16(thresholds, values, start, shift, out): how many thresholds are below values[i], for sixteen i from `start`.
 
 That is shifted left and put to out[i], on top of what is there where the shift is not 0. All arrays are contiguous;
 `thresholds`, shape (16,), are in order, the last is not looked at; they and `values` are float32, `out` is uint32.

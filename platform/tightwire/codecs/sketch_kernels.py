@@ -4,7 +4,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]  # numba's own dependency
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 

@@ -157,7 +157,7 @@ class Stage(ABC):
     hands_on_non_finite: ClassVar[bool] = False
     """Whether it takes any reals, and gives reals that hold a NaN or an infinity whenever what it takes does."""
     undoes_in_place: ClassVar[bool] = False
-    """Whether its undo takes bytes that lie at any address and must not be written, so that nobody needs to copy them."""
+    """Whether its undo takes bytes that lie at any address and must not be written, so that nobody has to copy them."""
 
     @property
     @abstractmethod
@@ -229,8 +229,8 @@ class Stage(ABC):
 
     def __str__(self) -> str:
         parts: list[str] = []
-        for position, field in enumerate(fields(self)):  # type: ignore[arg-type]  # every final stage is a dataclass
-            value = getattr(self, field.name)
-            if value != field.default:
-                parts.append(f"{value}" if position == len(parts) == 0 else f"{field.name}={value}")
+        for position, argument in enumerate(fields(self)):  # type: ignore[arg-type]  # every final stage is a dataclass
+            value = getattr(self, argument.name)
+            if value != argument.default:
+                parts.append(f"{value}" if position == len(parts) == 0 else f"{argument.name}={value}")
         return f"{self.name}({', '.join(parts)})" if parts else self.name
