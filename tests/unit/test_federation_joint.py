@@ -18,8 +18,8 @@ from tightwire.codecs.codec import Codec, decode, decode_header
 from tightwire.codecs.joint import Joint, parts_of, step_for
 from tightwire.errors import CodecError, ConfigError, FrameError, RefusedUpdateError
 from tightwire.federation import client as client_module
+from tightwire.federation import intake as intake_module
 from tightwire.federation.aggregate import BOUND, FixedPoint
-from tightwire.federation.client import ClientRunner
 from tightwire.federation.joint import PATIENCE, Grids, Ranges, Reals
 from tightwire.federation.pool import InProcessPool
 from tightwire.federation.records import LedgerRow
@@ -232,11 +232,10 @@ def test_a_round_on_integers_is_the_round_on_reals(tmp_path: Path, monkeypatch: 
     config = small(policy={"name": "fixed", "codec": "joint(6) | rans"}, wire={"feedback": "none"})
     integers = run_here(config, tmp_path / "integers")
 
-    def reals(self: ClientRunner, broadcast: Any) -> Reals:  # Any: a broadcast
-        fixed = FixedPoint.for_weight(broadcast.weight)
-        return Reals(self._setup.model.schema, fixed, broadcast.round)
+    def reals(ranges: Ranges, steps: Flat, fixed: FixedPoint, round_: int) -> Reals:  # noqa: ARG001 - as Grids takes
+        return Reals(ranges.schema, fixed, round_)
 
-    monkeypatch.setattr(ClientRunner, "_sums", reals)
+    monkeypatch.setattr(intake_module, "Grids", reals)
     assert digest_of(run_here(config, tmp_path / "reals")) == digest_of(integers)
 
 
