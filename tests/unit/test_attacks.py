@@ -238,7 +238,7 @@ def test_any_mutation_is_refused_or_decodes_to_something_bounded_in_bounded_memo
         intake.conclude(total)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 5_000_000
+    assert peak < 50_000_000, "far less than any absurd length asks for; loading compiled loops takes 6 MB"
 
 
 @settings(deadline=None, max_examples=100)
