@@ -17,11 +17,11 @@ run: $(READY) ## Set up, then run the main job: adaptive clients on real data
 
 test: lint ## Set up, then every check and test
 	$(BIN)/python -m pytest -n 2 --dist worksteal --quiet tests/unit tests/contract
-	$(BIN)/python -m pytest tests/cluster
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/e2e
-	$(BIN)/python -m pytest tests/chaos
+	$(BIN)/python -m pytest -n 3 --dist loadfile tests/cluster tests/chaos
+	$(BIN)/python -m pytest -n 3 --dist worksteal tests/e2e
 
 test-long: $(READY) ## A hundred faults by chance, and two thousand rounds that leak nothing: half an hour
+	$(BIN)/python -m pytest -m long tests/cluster
 	$(BIN)/python -m pytest -m long -s tests/chaos
 
 lint: $(READY) ## Lint, format check, types, import direction

@@ -18,9 +18,9 @@ import pytest
 
 from scenarios import SMALL, digest_of, run_here, small
 
-SLOW = {"rounds": 6, "training": {"epochs": 100, "batch": 2, "lr": 0.01}, "checkpoints": {"every": 1}}
-LONG = {**SLOW, "rounds": 1000}
-DEADLINE = 90.0
+SLOW = {"rounds": 5, "training": {"epochs": 60, "batch": 2, "lr": 0.01}, "checkpoints": {"every": 1}}
+LONG = {**SLOW, "rounds": 1000, "training": {"epochs": 10, "batch": 2, "lr": 0.01}}
+DEADLINE = 240.0
 
 
 def command(*words: str) -> list[str]:

@@ -87,7 +87,9 @@ def test_memories_and_agreements_give_the_in_process_digest(tmp_path: Path, chan
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("policy", [FIXED, JOINT], ids=["fixed", "joint"])
+@pytest.mark.parametrize(
+    "policy", [pytest.param(FIXED, id="fixed"), pytest.param(JOINT, id="joint", marks=pytest.mark.long)]
+)
 def test_a_host_killed_at_work_is_replaced_and_its_share_redone_with_the_same_bits(
     tmp_path: Path, policy: dict[str, str]
 ) -> None:

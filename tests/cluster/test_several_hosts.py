@@ -252,6 +252,7 @@ def test_a_run_that_does_not_know_the_token_is_refused_in_one_line(machines: Mac
     assert b"Traceback" not in stderr
 
 
+@pytest.mark.long
 def test_a_cable_that_is_out_for_ten_seconds_changes_nothing(machines: Machines, expected: Callable[..., str]) -> None:
     run = machines.run(machines.experiment("flicker", **LABORIOUS), "--workers", "2")
     worker, process = held_at_work(machines, run)
@@ -266,8 +267,10 @@ def test_a_cable_that_is_out_for_ten_seconds_changes_nothing(machines: Machines,
 
 @pytest.mark.parametrize(
     ("harm", "changes"),
-    [(kill_raylet, LABORIOUS), (Host.cut, HEAVY)],
-    ids=["its raylet is killed", "its cable is cut, and it kept residuals"],
+    [
+        pytest.param(kill_raylet, LABORIOUS, id="its raylet is killed", marks=pytest.mark.long),
+        pytest.param(Host.cut, HEAVY, id="its cable is cut, and it kept residuals"),
+    ],
 )
 def test_a_run_outlives_a_machine_or_says_how_to_go_on(
     machines: Machines, expected: Callable[..., str], harm: Callable[[Host], None], changes: dict[str, Any]
@@ -289,6 +292,7 @@ def test_a_run_outlives_a_machine_or_says_how_to_go_on(
     assert found == expected(**changes)
 
 
+@pytest.mark.skipif(permitted() is None, reason="the tests above have hosts with addresses of their own")
 def test_several_raylets_on_one_address_give_the_in_process_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: Callable[..., str]
 ) -> None:

@@ -108,7 +108,7 @@ def test_a_run_leaves_everything_it_promises(folder: Path) -> None:
         assert found[key] is not None, key
     assert found["workers"] == 2
     assert found["digest"] in done.stderr
-    in_process = tightwire(folder, "run", "tiny.yaml", "--in-process", "--out", "elsewhere", "--json")
+    in_process = tightwire(folder, "run", "tiny.yaml", "--in-process", "--out", "elsewhere", "--json", *UNTRACKED)
     assert in_process.returncode == 0, in_process.stderr
     assert json.loads(in_process.stdout)["digest"] == found["digest"]
     assert in_process.stdout == (folder / "elsewhere" / "summary.json").read_text()
@@ -121,7 +121,7 @@ def test_a_run_leaves_everything_it_promises(folder: Path) -> None:
 def test_after_kill_9_of_everything_a_resume_ends_in_the_undisturbed_digest_and_the_same_mlflow_run(
     folder: Path,
 ) -> None:
-    undisturbed = tightwire(folder, "run", "long.yaml", "--in-process", "--out", "undisturbed", "--json")
+    undisturbed = tightwire(folder, "run", "long.yaml", "--in-process", "--out", "undisturbed", "--json", *UNTRACKED)
     assert undisturbed.returncode == 0, undisturbed.stderr
     process = subprocess.Popen(
         command("run", "long.yaml", "--workers", "2"), cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for the server's start, too
 ROUNDS = 4
-FILES = 10
+FILES = 6
 """What a run leaves: six files and four plots."""
 
 

@@ -16,6 +16,9 @@ import psutil
 DEADLINE = 400.0
 """Wall seconds that anything may take on a loaded machine."""
 
+STARTED = "Ray runtime started"
+"""What a node says once it has joined."""
+
 SUPPORT = str(Path(__file__).parent)
 
 
@@ -61,6 +64,7 @@ class LocalCluster:
         self._cpus = cpus
         self._port = _free_port()
         self._nodes: list[subprocess.Popen[bytes]] = []
+        self._starts = 0
         self._known: set[psutil.Process] = set()
 
     @property
@@ -73,27 +77,26 @@ class LocalCluster:
         if _answers(self._port):
             self._port = _free_port()
         words = ["--head", f"--port={self._port}", "--include-dashboard=false", f"--temp-dir={self.folder}"]
-        head = self._ray_start(*words)
-        wait_for(lambda: head.poll() is not None or _answers(self._port), "a head node that answers")
-        assert head.poll() is None, "the head node did not start"
+        self._ray_start(*words)
         for _ in range(nodes - 1):
             self.add_node()
 
     def add_node(self) -> None:
-        """Start a node that joins; it is there when it has a raylet."""
-        node = self._ray_start(f"--address={self.address}")
-        wait_for(lambda: node.poll() is not None or self.raylets(len(self._nodes) - 1), "a node with a raylet")
-        assert node.poll() is None, "the node did not start"
+        """Start a node that joins."""
+        self._ray_start(f"--address={self.address}")
 
-    def _ray_start(self, *words: str) -> "subprocess.Popen[bytes]":
+    def _ray_start(self, *words: str) -> None:
+        """Start a node, and wait until the cluster knows it, without which nothing can be placed there."""
         ray = str(Path(sys.executable).with_name("ray"))
         usual = ["--block", f"--num-cpus={self._cpus}", "--min-worker-port=0", "--max-worker-port=0"]
         usual += ["--disable-usage-stats", f"--object-store-memory={100 * 2**20}"]
-        node = subprocess.Popen(
-            [ray, "start", *words, *usual], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self._starts += 1
+        said = self.folder / f"said-{self._starts}"
+        with said.open("wb") as out:
+            node = subprocess.Popen([ray, "start", *words, *usual], env=environment(), stdout=out, stderr=out)
         self._nodes.append(node)
-        return node
+        wait_for(lambda: node.poll() is not None or STARTED in said.read_text(errors="replace"), "a node that started")
+        assert node.poll() is None, said.read_text(errors="replace")[-1000:]
 
     def processes(self, *beginnings: str, node: int | None = None) -> list[psutil.Process]:
         """Those whose title begins with one of `beginnings`, of one node or of all; all processes if none is given."""
