@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,7 @@ import pytest
 
 from scenarios import SMALL, digest_of, run_here, small
 
-SLOW = {"rounds": 5, "training": {"epochs": 60, "batch": 2, "lr": 0.01}, "checkpoints": {"every": 1}}
+SLOW = {"rounds": 6, "training": {"epochs": 20, "batch": 2, "lr": 0.01}, "checkpoints": {"every": 1}}
 LONG = {**SLOW, "rounds": 1000, "training": {"epochs": 10, "batch": 2, "lr": 0.01}}
 DEADLINE = 240.0
 
@@ -38,6 +39,15 @@ def wait_for(happened: Callable[[], object], *processes: "subprocess.Popen[bytes
 def answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def coordinator_in(folder: Path) -> psutil.Process:
+    """The coordinator that works in a folder."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if "".join(process.cmdline()).startswith("ray::Coordinator") and Path(process.cwd()) == folder:
+                return process
+    raise AssertionError(f"no coordinator in {folder}")
 
 
 @pytest.fixture
@@ -70,10 +80,13 @@ def test_a_run_ends_right_although_its_driver_was_killed(tmp_path: Path, address
     words = command("slow.yaml", "--workers", "1", "--address", address)
     with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
         wait_for(lambda: list((run / "checkpoint").glob("manifest-*.json")), driver)
+        coordinator = coordinator_in(tmp_path)
+        coordinator.suspend()  # or the run might be over before the other command asks
         os.kill(driver.pid, signal.SIGKILL)
     again = subprocess.run(
-        command("--resume", "small", "--address", address), cwd=tmp_path, capture_output=True, timeout=60, check=False
+        command("--resume", "small", "--address", address), cwd=tmp_path, capture_output=True, timeout=120, check=False
     )
+    coordinator.resume()
     assert not (run / "summary.json").exists(), "the run was over before its driver was killed"
     assert again.returncode == 2
     assert b"still going on" in again.stderr or b"being run by another process" in again.stderr

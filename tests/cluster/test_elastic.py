@@ -245,6 +245,7 @@ def test_two_runs_share_a_cluster_and_never_use_more_than_it_has(tmp_path: Path,
     assert digests == [digest_of(run_here(config, tmp_path / f"here-{config.seed}")) for config in both]
 
 
+@pytest.mark.long
 def test_a_coordinator_that_is_killed_is_replaced_and_every_round_is_told_once(tmp_path: Path, nodes: Cluster) -> None:
     config = small(policy=FIXED, rounds=6, hosts={"workers": 1})
 
@@ -261,6 +262,7 @@ def test_a_coordinator_that_is_killed_is_replaced_and_every_round_is_told_once(t
     wait_for(lambda: not processes("ray::ClientHostImpl"), "all hosts have ended")
 
 
+@pytest.mark.long
 def test_a_full_object_store_on_a_full_disk_ends_the_run_with_a_clear_line(tmp_path: Path) -> None:
     ray.init(
         address="local",

@@ -83,6 +83,7 @@ def test_a_trial_whose_process_dies_goes_on_and_one_that_fails_stops_no_other(
     assert read_summary(mortal).digest == digest_of(run_here(trials[0].config, tmp_path / "alone"))
 
 
+@pytest.mark.long
 def test_a_study_that_is_stopped_saves_what_is_under_way_begins_nothing_more_and_goes_on(tmp_path: Path) -> None:
     folder, trials = a_study(tmp_path, ["mlp"] * 6, policy={"name": "fixed"}, rounds=40)
     names = [trial.name for trial in trials]
