@@ -20,7 +20,7 @@ test: lint ## Set up, then every check and test
 	$(BIN)/python -m pytest -n 3 --dist loadfile tests/cluster tests/chaos
 	$(BIN)/python -m pytest -n 3 --dist worksteal tests/e2e
 
-test-long: $(READY) ## A hundred faults by chance, and two thousand rounds that leak nothing: half an hour
+test-long: $(READY) ## A hundred faults by chance, and two thousand rounds that leak nothing: an hour
 	$(BIN)/python -m pytest -m long tests/cluster
 	$(BIN)/python -m pytest -m long -s tests/chaos
 
