@@ -11,7 +11,7 @@ from typing import cast
 
 import ray
 from ray.actor import ActorClass, ActorHandle, ActorProxy
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, OutOfMemoryError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tightwire.config import Experiment
@@ -149,14 +149,7 @@ def _make_way(name: str, info: RunInfo) -> None:
         other = cast("ActorHandle[CoordinatorImpl]", ray.get_actor(name, namespace=NAMESPACE))
     except ValueError:
         return
-    try:
-        asked: ray.ObjectRef[bool] = cast("ActorProxy[CoordinatorImpl]", other).over.remote()
-        over = ray.get(asked, timeout=ANSWER_SECONDS)
-    except GetTimeoutError:
-        over = False
-    except RayActorError:
-        over = True
-    if not over:
+    if not _is_over(cast("ActorProxy[CoordinatorImpl]", other)):
         raise ConfigError(
             f"{info.folder}: this run is still going on on that cluster, where an earlier command left it; "
             "wait until it has ended"
@@ -164,6 +157,22 @@ def _make_way(name: str, info: RunInfo) -> None:
     ray.kill(other)
     while _is_there(name):
         time.sleep(0.05)
+
+
+def _is_over(other: ActorProxy[CoordinatorImpl]) -> bool:
+    """Whether a coordinator has nothing more to do, or is dead; one that cannot be reached may be at work."""
+    end = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < end:
+        try:
+            asked: ray.ObjectRef[bool] = other.over.remote()
+            return ray.get(asked, timeout=ANSWER_SECONDS)
+        except GetTimeoutError:
+            return False
+        except ActorUnavailableError:
+            time.sleep(0.2)
+        except (RayActorError, OutOfMemoryError):
+            return True
+    return False
 
 
 def _is_there(name: str) -> bool:

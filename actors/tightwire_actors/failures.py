@@ -1,6 +1,7 @@
 """What can happen to a run on a cluster, and what Ray raises then."""
 
 from ray.exceptions import (
+    ActorUnschedulableError,
     LocalRayletDiedError,
     NodeDiedError,
     ObjectLostError,
@@ -8,11 +9,13 @@ from ray.exceptions import (
     OutOfDiskError,
     OutOfMemoryError,
     RayActorError,
+    RaySystemError,
     RayTaskError,
+    RuntimeEnvSetupError,
     WorkerCrashedError,
 )
 
-from tightwire.errors import MemoriesLostError, TightwireError
+from tightwire.errors import MemoriesLostError, StoppedError, TightwireError
 
 HOST_DIED = (
     LocalRayletDiedError,
@@ -22,6 +25,8 @@ HOST_DIED = (
     RayActorError,
     WorkerCrashedError,
 )
+
+START_FAILED = (*HOST_DIED, ActorUnschedulableError, RaySystemError, RuntimeEnvSetupError)
 
 STORE_FULL = (ObjectStoreFullError, OutOfDiskError)
 
@@ -38,7 +43,7 @@ class HostStartError(ClusterError):
     """A client host that cannot be set up."""
 
 
-class NoRoomError(ClusterError):
+class NoRoomError(ClusterError, StoppedError):
     """The run was asked to stop while it waited for room on the cluster."""
 
 

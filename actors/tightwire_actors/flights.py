@@ -13,6 +13,9 @@ from tightwire_actors.shares import Pace, Share
 STUCK_SECONDS = 5.0
 """A host that is not back so long after another one ended its share stands still."""
 
+ABORTED_SECONDS = 30.0
+"""How long hosts are waited for that work for nobody since their round was given up."""
+
 
 class Flight:
     """A share at a host."""
@@ -66,7 +69,8 @@ class Flights:
     @property
     def aborted(self) -> bool:
         """Whether hosts are still busy with what no round wants."""
-        return any(flight.over is not None and not flight.raced for flight in self._all.values())
+        limit = time.monotonic() - ABORTED_SECONDS
+        return any(f.over is not None and not f.raced and f.over > limit for f in self._all.values())
 
     def begin(self, flight: Flight) -> None:
         """A host has been given a share."""
@@ -107,8 +111,14 @@ class Flights:
 
     def stuck(self) -> list[Host]:
         """Hosts that stand still."""
-        limit = time.monotonic() - STUCK_SECONDS
-        return [f.host for f in self._all.values() if f.raced and f.over is not None and f.over < limit]
+        now = time.monotonic()
+        return [f.host for f in self._all.values() if f.over is not None and now - f.over > self._time_to_come_back(f)]
+
+    def _time_to_come_back(self, flight: Flight) -> float:
+        """Seconds in which a host that was given up should be done with its share all the same."""
+        if flight.raced:
+            return STUCK_SECONDS
+        return ABORTED_SECONDS + 2 * self._paces[flight.method].patience(flight.share)
 
     def forget(self, host: Host) -> None:
         """A host is no more."""

@@ -129,18 +129,21 @@ class Jobs:
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
             **environment,
         }
-        with _answered(self.url):
-            self._client.submit_job(
-                entrypoint=command,
-                submission_id=id,
-                runtime_env={
-                    "working_dir": str(package),
-                    "py_modules": [str(module) for module in modules],
-                    "excludes": ["__pycache__"],
-                    "env_vars": environment,
-                },
-                metadata=dict(metadata),
-            )
+        try:
+            with _answered(self.url):
+                self._client.submit_job(
+                    entrypoint=command,
+                    submission_id=id,
+                    runtime_env={
+                        "working_dir": str(package),
+                        "py_modules": [str(module) for module in modules],
+                        "excludes": ["__pycache__"],
+                        "env_vars": environment,
+                    },
+                    metadata=dict(metadata),
+                )
+        except AwayError as error:
+            raise AwayError(f"{error}; it may have begun the job all the same: see tightwire watch {id}") from None
 
     def all(self) -> list[Job]:
         """All jobs that were submitted to the cluster since it was started, the latest first.
@@ -187,7 +190,7 @@ class Jobs:
             ConfigError: It has no such job.
         """
         with _answered(self.url, id):
-            self._client.stop_job(id)
+            self._client.stop_job(quote(id, safe=""))
 
 
 def remember_interpreter() -> None:

@@ -40,7 +40,8 @@ def check_room(where: str, hosts: int, reserved: Mapping[str, float], placement:
         strictly = f" placed as {placement}" if placement.startswith("strict") else ""
         raise ConfigError(
             f"hosts: {hosts} hosts of {what}{strictly} are to be started, but {where} has room for {room}; lower "
-            f"--workers or what a host reserves"
+            f"--workers or what a host reserves, or give a range, such as hosts.workers={{min: 1, max: {hosts}}}, "
+            f"which takes machines in as they join"
         )
 
 

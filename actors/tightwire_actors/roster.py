@@ -11,12 +11,12 @@ from typing import Any, cast
 
 import ray
 from ray.actor import ActorHandle, ActorProxy
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RuntimeEnvSetupError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from tightwire.config import Experiment
 from tightwire.learning.samples import FederatedData
-from tightwire_actors.failures import HOST_DIED, HostStartError
+from tightwire_actors.failures import START_FAILED, HostStartError
 from tightwire_actors.host import ClientHostImpl, spawn_client_host
 
 FAILED_STARTS = 10
@@ -130,7 +130,7 @@ class Roster:
             return False
         try:
             host.node = str(ray.get(event))
-        except HOST_DIED as error:
+        except START_FAILED as error:
             self._stillborn(host, error)
             return True
         self._failed_starts = 0
@@ -185,7 +185,7 @@ class Roster:
     def _stillborn(self, host: Host, error: Exception) -> None:
         """A host died before it could work."""
         self._failed_starts += 1
-        if isinstance(error, RayActorError) and error.actor_init_failed:
+        if isinstance(error, RuntimeEnvSetupError) or (isinstance(error, RayActorError) and error.actor_init_failed):
             reason = f"a client host cannot be set up: {str(error).strip().splitlines()[-1]}"
             reason = reason.replace("tightwire.errors.", "", 1)
             if not self._opened or not (self.hosts or self._starting):

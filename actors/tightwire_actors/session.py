@@ -15,7 +15,15 @@ import ray
 from ray._private.services import canonicalize_bootstrap_address  # no public way to look "auto" up before joining
 from ray._raylet import Config  # type: ignore[attr-defined]  # compiled; no public way to have the environment read again
 from ray.actor import ActorHandle, ActorProxy
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorUnavailableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 from tightwire.config import Experiment
 from tightwire.errors import ConfigError, TightwireError
@@ -132,7 +140,7 @@ def _run(
                         f"then continue with: tightwire run --resume {info.folder}"
                     )
                 raise
-            except RayActorError as error:
+            except (RayActorError, OutOfMemoryError, NodeDiedError, LocalRayletDiedError) as error:
                 deaths = deaths + 1 if once.round_told == before else 1
                 why = f"the coordinator died ({' '.join(str(error).split())[:200]})"
                 if deaths > DEATHS:

@@ -88,7 +88,7 @@ def pack(files: Mapping[str, Path], experiment: str, archive: Path, limit: int) 
         for name in sorted(files):
             info = zipfile.ZipInfo(name, _SAME_TIME)
             info.compress_type = zipfile.ZIP_DEFLATED
-            with files[name].open("rb") as source, package.open(info, "w") as target:
+            with files[name].open("rb") as source, package.open(info, "w", force_zip64=True) as target:
                 shutil.copyfileobj(source, target)
             if archive.stat().st_size > limit:
                 break

@@ -48,6 +48,10 @@ class MemoriesLostError(TightwireError):
     """What clients remember was lost with the machine that kept it; the rounds since the last checkpoint are redone."""
 
 
+class StoppedError(TightwireError):
+    """A round was given up because the run is to stop; what was there before it still is."""
+
+
 class LedgerError(TightwireError):
     """A bill that does not add up; the run must not go on."""
 

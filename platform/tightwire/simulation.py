@@ -8,6 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -19,7 +20,15 @@ from tightwire.arrays import Flat
 from tightwire.codecs.codec import Codec, fp32_frame_length
 from tightwire.config import Experiment
 from tightwire.devices.memory import training_memory
-from tightwire.errors import CheckpointError, ConfigError, LedgerError, MemoriesLostError, TrackingError
+from tightwire.errors import (
+    CheckpointError,
+    ConfigError,
+    LedgerError,
+    MemoriesLostError,
+    StoppedError,
+    TightwireError,
+    TrackingError,
+)
 from tightwire.federation.checkpoint import Checkpoints
 from tightwire.federation.client import ClientRunner
 from tightwire.federation.combine import Rules
@@ -300,21 +309,22 @@ class Simulation(Generic[Handle]):
             self._parts.start()
         )  # once: training and evaluation overwrite the model that it is read from
         server = self._parts.server(self._pool)
-        state = self._restore(start)
+        held = [self._restore(start)]  # handed on, so that nothing here keeps what clients remembered then
         self._listener.restored(list(self._checkpoints.rows("rounds", RoundRecord)))
-        self._told = state.round - 1
-        begun, losses = state.round, 0
+        begun, losses = held[0].round, 0
+        self._told = begun - 1
         while True:
             try:
-                return self._advance(server, state, stopping)
+                return self._advance(server, held.pop(), stopping)
             except MemoriesLostError as error:
-                state = self._restore(start)
-                losses = losses + 1 if state.round == begun else 1
-                begun = state.round
-                if losses > LOSSES:
-                    raise
-                back = f"the checkpoint after round {begun - 1}" if begun > 1 else "the start"
-                self._listener.note(f"{error}; going back to {back}, and the rounds since are redone")
+                lost = error.with_traceback(None)
+            held.append(self._restore(start))
+            losses = losses + 1 if held[0].round == begun else 1
+            begun = held[0].round
+            if losses > LOSSES:
+                raise lost
+            back = f"the checkpoint after round {begun - 1}" if begun > 1 else "the start"
+            self._listener.note(f"{lost}; going back to {back}, and the rounds since are redone")
 
     def _restore(self, start: ServerState[Handle]) -> ServerState[Handle]:
         self._fresh.clear()
@@ -325,7 +335,18 @@ class Simulation(Generic[Handle]):
     ) -> ServerState[Handle]:
         while state.round <= self._config.rounds and not stopping():
             began = time.perf_counter()
-            state, result = server.step(state)
+            try:
+                state, result = server.step(state)
+            except StoppedError as error:
+                self._listener.note(str(error))
+                break
+            except MemoriesLostError:
+                raise
+            except TightwireError:
+                with suppress(TightwireError):  # what matters is why the round failed
+                    if self._fresh:
+                        self._save(state)
+                raise
             result = with_wall(result, time.perf_counter() - began)
             self._fresh.append(result)
             if result.record.round > self._told:  # else it is a round redone, of the same bits
@@ -336,6 +357,8 @@ class Simulation(Generic[Handle]):
                 try:
                     self._save(state)
                 except CheckpointError as error:
+                    if not isinstance(error.__cause__, OSError):  # a part of the checkpoint is damaged, and stays so
+                        raise
                     self._listener.note(
                         f"{error}; going on, and trying again after {self._config.checkpoints.every} rounds"
                     )

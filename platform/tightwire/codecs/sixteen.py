@@ -6,14 +6,16 @@ their callers have a loop of their own then, which also does the lanes that fill
 
 from typing import Any, Final
 
-import llvmlite.binding
 from llvmlite import ir
-from numba import types
+from numba import config, types
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 LANES: Final = 16
-WIDE: Final = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
-"""Whether this processor can run them."""
+_CHOSEN: str | None = getattr(config, "CPU_FEATURES", None)  # numba sets its attributes as it starts
+_FEATURES = get_host_cpu_features() if _CHOSEN is None else _CHOSEN  # type: ignore[no-untyped-call]  # numba's
+WIDE: Final = "+avx512f" in _FEATURES.split(",")
+"""Whether this processor can run them, and numba compiles for it."""
 
 _INTS = ir.VectorType(ir.IntType(32), LANES)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)

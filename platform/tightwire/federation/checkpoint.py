@@ -206,7 +206,10 @@ class Checkpoints:
             yield from read_rows(self._folder / name, row)
 
     def _read(self, name: str, hashes: dict[str, str]) -> bytes:
-        content = (self._folder / name).read_bytes()
+        try:
+            content = (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            raise CheckpointError(f"{name} is gone") from None
         if hashlib.sha256(content).hexdigest() != hashes[name]:
             raise CheckpointError(f"{name} does not have the checksum that it was written with")
         return content

@@ -108,7 +108,9 @@ class TrimmedMean(Gathering):
 
     def combine(self, rows: Rows) -> tuple[Flat, tuple[int, ...]]:
         """The coordinate-wise trimmed mean; of all rows."""
-        return _middle(rows, math.floor(self.share * len(rows) + 1e-9)), tuple(range(len(rows)))
+        return _middle(rows, min(math.floor(self.share * len(rows) + 1e-9), (len(rows) - 1) // 2)), tuple(
+            range(len(rows))
+        )
 
 
 class Krum(Gathering):

@@ -227,8 +227,9 @@ def _sureness(panels: Sequence[Panel], seeds: int) -> str:
         "Better, worse, saves and costs are said where the 95 % interval of the differences, seed by seed, excludes "
         "zero, also after Holm's correction for many comparisons, and the difference is at least "
         f"{100 * thresholds.accuracy:g} points or {thresholds.cost:g} %; where some runs missed the target, costs are "
-        "bounds, and the sign test, which takes six seeds, stands in for the interval. Undecided does not mean "
-        "equal. The best fixed codec is chosen in hindsight, from the same seeds, which favours it."
+        "bounds, and the sign test, which takes six seeds and more where many are compared, stands in for the "
+        "interval. Undecided does not mean equal. The best fixed codec is chosen in hindsight, from the same seeds, "
+        "which favours it."
     )
     if seeds == 1:
         return (
