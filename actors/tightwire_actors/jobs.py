@@ -221,9 +221,7 @@ def _url(wanted: str) -> str:
         OSError: Nothing listens there.
         ValueError: It is no such address.
     """
-    if wanted.startswith("ray://"):
-        raise ValueError("ray:// addresses, of Ray Client, are of no use here")
-    if "://" in wanted:
+    if "://" in wanted and not wanted.startswith("ray://"):  # which `_answering` refuses
         return wanted.rstrip("/")
     place = _answering(wanted)
     if wanted != "auto" and _speaks_http(place):

@@ -6,8 +6,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import cast
 
@@ -70,6 +70,14 @@ def hosts_needed(config: Experiment) -> int:
     return wanted if config.hosts.workers is None else min(config.hosts.workers.min, wanted)
 
 
+@contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Ray prints on standard output that a machine died; what belongs there is the result."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+@_stdout_kept()
 def run_on_ray(
     config: Experiment,
     info: RunInfo,
@@ -101,19 +109,7 @@ def run_on_ray(
         ClusterError: The coordinator, or what the run cannot do without, died.
         TightwireError: Whatever ended the run.
     """
-    with redirect_stdout(sys.stderr):  # Ray prints there that a machine died; it belongs to the result
-        return _run(config, info, tracker, listener, stopping, address or os.environ.get("RAY_ADDRESS"), connected)
-
-
-def _run(
-    config: Experiment,
-    info: RunInfo,
-    tracker: Callable[[], Tracker],
-    listener: Listener,
-    stopping: Callable[[], bool],
-    address: str | None,
-    connected: Callable[[], None],
-) -> Ended:
+    address = address or os.environ.get("RAY_ADDRESS")
     detached = address not in (None, "", "local")
     hosts, needed = hosts_wanted(config), hosts_needed(config)
     try:
