@@ -16,8 +16,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tightwire.config import Experiment
 from tightwire.errors import ConfigError
-from tightwire.federation.records import RoundRecord
-from tightwire.simulation import Ended, Parts, Simulation
+from tightwire.federation.records import Ended, RoundRecord
+from tightwire.simulation import Parts, Simulation
 from tightwire.tracking.base import RunInfo, Tracker
 from tightwire.tracking.folder import RunFolder
 from tightwire_actors.pool import RayPool

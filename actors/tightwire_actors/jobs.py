@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from tightwire.errors import ConfigError, TightwireError
-from tightwire_actors.session import _answering, _show_token
+from tightwire_actors.address import answering, show_token
 
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]
 
@@ -82,7 +82,7 @@ class Jobs:
     def __init__(self, address: str | None) -> None:
         for name in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        _show_token()
+        show_token()
         environment = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
         wanted = address or environment or "auto"
         try:
@@ -221,9 +221,9 @@ def _url(wanted: str) -> str:
         OSError: Nothing listens there.
         ValueError: It is no such address.
     """
-    if "://" in wanted and not wanted.startswith("ray://"):  # which `_answering` refuses
+    if "://" in wanted and not wanted.startswith("ray://"):  # which `answering` refuses
         return wanted.rstrip("/")
-    place = _answering(wanted)
+    place = answering(wanted)
     if wanted != "auto" and _speaks_http(place):
         return f"http://{place}"
     return str(ray_address_to_api_server_url(place))

@@ -3,17 +3,13 @@
 import logging
 import math
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import cast
 
 import ray
-from ray._private.services import canonicalize_bootstrap_address  # no public way to look "auto" up before joining
-from ray._raylet import Config  # type: ignore[attr-defined]  # compiled; no public way to have the environment read again
 from ray.actor import ActorHandle, ActorProxy
 from ray.exceptions import (
     ActorUnavailableError,
@@ -27,9 +23,11 @@ from ray.exceptions import (
 
 from tightwire.config import Experiment
 from tightwire.errors import ConfigError, TightwireError
-from tightwire.simulation import Ended, Listener
+from tightwire.federation.records import Ended
+from tightwire.simulation import Listener
 from tightwire.tracking.base import RunInfo, Tracker
 from tightwire.tracking.folder import RunFolder
+from tightwire_actors.address import answering, show_token
 from tightwire_actors.coordinator import ANSWER_SECONDS, CoordinatorImpl, Progress, spawn_coordinator
 from tightwire_actors.failures import ClusterError, raised
 from tightwire_actors.once import Once
@@ -42,9 +40,6 @@ DEATHS = 3
 
 LOCK_SECONDS = 30.0
 """How long a coordinator that died may keep the run's folder: the process may end after Ray has given it up."""
-
-CONNECT_SECONDS = 5.0
-"""How long a cluster's address has to answer; Ray itself would try for minutes."""
 
 
 class CoordinatorLostError(ClusterError):
@@ -225,8 +220,8 @@ def _join(address: str) -> None:
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        place = _answering(address)
-        _show_token()
+        place = answering(address)
+        show_token()
         ray.init(address=place, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         raise ConfigError(
@@ -234,30 +229,3 @@ def _join(address: str) -> None:
             "right would be the host:port that `ray start` printed on its head node, and, if the cluster wants "
             "authentication, its token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
         ) from None
-
-
-def _answering(address: str) -> str:
-    """The host:port behind an address, after an attempt to connect.
-
-    Raises:
-        OSError: Nothing listens there.
-        ValueError: It is no such address.
-    """
-    if address.startswith("ray://"):
-        raise ValueError("ray:// addresses, of Ray Client, are of no use here")
-    place = canonicalize_bootstrap_address("auto") if address == "auto" else address
-    host, _, port = str(place).rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError("not host:port")
-    with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS):
-        return str(place)
-
-
-def _show_token() -> None:
-    """Where there is a token of a cluster, let Ray show it: `ray start` asks for one then, `ray.init` does not."""
-    paths = (os.environ.get("RAY_AUTH_TOKEN_PATH"), Path.home() / ".ray" / "auth_token")
-    if "RAY_AUTH_MODE" not in os.environ and (
-        os.environ.get("RAY_AUTH_TOKEN") or any(path is not None and Path(path).is_file() for path in paths)
-    ):
-        os.environ["RAY_AUTH_MODE"] = "token"
-        Config.initialize("")  # Ray has read its environment when it was imported

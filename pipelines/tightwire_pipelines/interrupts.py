@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to work that can be resumed."""
+"""What Ctrl-C and SIGTERM do to work that can be resumed, and to who only looks on."""
 
 import signal
 import threading
@@ -37,3 +37,34 @@ class Interrupts:
             raise KeyboardInterrupt
         self._asked.set()
         self._note(self._text)
+
+
+class CtrlC:
+    """Within its block Ctrl-C is a KeyboardInterrupt at once, as ever, and at the next `check` if that got lost.
+
+    Python drops an exception that a signal raises while an object is being cleared away.
+    """
+
+    def __init__(self) -> None:
+        self._pressed = False
+        self._before = signal.getsignal(signal.SIGINT)
+
+    def __enter__(self) -> Self:
+        signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if self._before is None else self._before)
+
+    def check(self) -> None:
+        """Go on, unless Ctrl-C was pressed.
+
+        Raises:
+            KeyboardInterrupt: It was.
+        """
+        if self._pressed:
+            raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: object) -> None:  # noqa: ARG002 - the signal module's signature
+        self._pressed = True
+        raise KeyboardInterrupt

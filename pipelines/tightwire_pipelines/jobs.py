@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tightwire_actors.jobs import Job, Jobs
-from tightwire_pipelines.jobs_events import Event, read
-from tightwire_pipelines.submit import MARK
+from tightwire_pipelines.jobs_events import MARK, Event, read
 from tightwire_pipelines.units import clock
 
 TAIL = 60

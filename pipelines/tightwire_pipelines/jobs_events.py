@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
-from tightwire.federation.records import RoundRecord, Summary
-from tightwire.simulation import Ended
+from tightwire.federation.records import Ended, RoundRecord, Summary
 
+MARK = "tightwire"
+"""Metadata that tells Tightwire's jobs from others; its value is the run's name."""
 _HEAD = '{"tightwire": '
 
 

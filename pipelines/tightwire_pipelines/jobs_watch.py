@@ -9,11 +9,11 @@ from rich.console import Console
 from tightwire.errors import ConfigError
 from tightwire.federation.records import Summary
 from tightwire_actors.jobs import AwayError, Job, Jobs
+from tightwire_pipelines.interrupts import CtrlC
 from tightwire_pipelines.jobs import status
-from tightwire_pipelines.jobs_events import Event, ended, read, record, rest
+from tightwire_pipelines.jobs_events import MARK, Event, ended, read, record, rest
 from tightwire_pipelines.live import Live
-from tightwire_pipelines.run import opening, report
-from tightwire_pipelines.submit import MARK
+from tightwire_pipelines.terminal import opening, report
 
 POLL_SECONDS = 1.0
 TAIL = 200
@@ -39,7 +39,10 @@ class Follower:
         """The job, as it was last."""
 
     def __iter__(self) -> Iterator[list[Event]]:
-        """The events at first, then those that have come since, about once a second, until the job is over."""
+        """The events at first, then those that have come since, about once a second, until the job is over.
+
+        While the cluster is away, none have come.
+        """
         while True:
             try:
                 self.job = self._jobs.get(self._id)
@@ -48,6 +51,7 @@ class Follower:
                 if not self._away:
                     self._note(f"{error}; trying again, the job goes on without this terminal")
                 self._away = True
+                yield []
             else:
                 if self._away:
                     self._note("the cluster answers again")
@@ -95,9 +99,10 @@ def watch(jobs: Jobs, id: str, console: Console, *, quiet: bool) -> tuple[int, S
     if follower.job.status == "waiting" and not quiet:
         _say(f"{id} waits for the cluster to start it", console)
     try:
-        with ExitStack() as shown:
+        with CtrlC() as pressed, ExitStack() as shown:
             view: Live | None = None
             for news in follower:
+                pressed.check()
                 view = _feed(view, news, jobs.url, console, shown, quiet=quiet)
     except KeyboardInterrupt:
         _say(f"left; the job goes on, see it again with: tightwire watch {id}", console)
@@ -124,8 +129,9 @@ def stop(jobs: Jobs, id: str, console: Console) -> int:
     jobs.stop(id)
     _say(f"{id} ends after the round under way and saves a checkpoint; waiting for it", console)
     try:
-        for _ in follower:
-            pass
+        with CtrlC() as pressed:
+            for _ in follower:
+                pressed.check()
     except KeyboardInterrupt:
         _say(f"left; it stops all the same, see it with: tightwire watch {id}", console)
         raise

@@ -1,29 +1,27 @@
 """The main job: run one experiment, show it, and say where to look."""
 
 import functools
-import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from tightwire import config as configs
 from tightwire.config import Experiment
 from tightwire.errors import ConfigError, DataError
 from tightwire.federation.pool import InProcessPool
-from tightwire.federation.records import Summary
-from tightwire.simulation import Ended, Parts, Simulation
+from tightwire.federation.records import Ended
+from tightwire.simulation import Parts, Simulation
 from tightwire.tracking.base import NullTracker, RunInfo, Tracker
 from tightwire.tracking.environment import environment_tags
 from tightwire.tracking.folder import LATEST, RunFolder, check_latest, point_latest
 from tightwire_pipelines.interrupts import Interrupts
 from tightwire_pipelines.jobs_events import Events
 from tightwire_pipelines.live import Live
-from tightwire_pipelines.units import clock, joules, megabytes, times
+from tightwire_pipelines.terminal import opening, report
 
 RUNS = Path("runs")
 STOPPING = "stopping after this round, with a checkpoint"
@@ -98,11 +96,6 @@ def start(request: Request, console: Console, *, quiet: bool, events: Events | N
         again = f"tightwire run --resume {place}"
         report(ended, place, [os.path.relpath(plot) for plot in plots], mlflow_hint(), again, console, quiet=quiet)
     return ended, folder
-
-
-def opening(name: str, where: str, text: str, console: Console) -> None:
-    """Say what is going to run where."""
-    console.print(f"[bold]{name}[/] {where}: {text}", highlight=False, soft_wrap=True)
 
 
 def describe(config: Experiment) -> str:
@@ -185,80 +178,6 @@ def _tracker(config: Experiment) -> Callable[[], Tracker]:
     from tightwire.tracking.mlflow import MlflowTracker, default_uri, environment
 
     return functools.partial(MlflowTracker, default_uri(), config.tracking.experiment, environment=environment())
-
-
-def report(
-    ended: Ended,
-    place: str,
-    plots: Sequence[str],
-    mlflow: str,
-    again: str,
-    console: Console,
-    *,
-    quiet: bool,
-    host: str = "",
-) -> None:
-    """Say how a run ended and where to look.
-
-    Args:
-        ended: How.
-        place: Its folder.
-        plots: The pictures in it.
-        mlflow: Where MLflow's pages are to be found, in words.
-        again: The command that goes on with it.
-        console: Where to.
-        quiet: Leave out all that is as it should be.
-        host: Where the folder is, in words that follow a list; empty for here.
-    """
-    if ended.untracked is not None:
-        _say(f"note: {ended.untracked}", console)
-    if ended.summary is None:
-        _say(f"stopped after round {ended.round}, nothing is lost; go on with: {again}", console)
-    elif not quiet:
-        console.print(summary_table(ended.summary, ended.late, ended.late_fp32))
-        lines = [f"digest   {ended.summary.digest}", f"results  {place}/ (tables, model, summary.json{host})"]
-        lines += [f"plots    {plot}" for plot in plots]
-        if ended.summary.mlflow_run_id is not None:
-            lines.append(f"MLflow   run {ended.summary.mlflow_run_id}; {mlflow}")
-        for line in lines:
-            _say(line, console)
-
-
-def _say(line: str, console: Console) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-def summary_table(summary: Summary, late: int, late_fp32: int) -> Table:
-    """The run beside the same rounds at fp32: the same clients, links and clock, every frame uncompressed."""
-    table = Table(
-        title=f"{summary.name}: {summary.rounds} rounds",
-        title_justify="left",
-        title_style="bold",
-        caption="at fp32: the same clients and links, waiting as long as it takes to get in as many updates",
-        caption_justify="left",
-    )
-    table.add_column("")
-    for heading in ("this run", "at fp32", "saved"):
-        table.add_column(heading, justify="right")
-    for what, share in (("accuracy", summary.accuracy), ("best accuracy", summary.best_accuracy)):
-        table.add_row(what, "-" if math.isnan(share) else f"{share:.2%}", "", "")
-    for what, ours, theirs in (
-        ("bytes up", summary.bytes_up, summary.bytes_up_fp32),
-        ("bytes down", summary.bytes_down, summary.bytes_down_fp32),
-    ):
-        table.add_row(what, megabytes(ours), megabytes(theirs), times(theirs / ours) if ours else "")
-    seconds, seconds_fp32 = summary.sim_seconds, summary.sim_seconds_fp32
-    table.add_row(
-        "simulated time",
-        clock(seconds),
-        clock(seconds_fp32),
-        times(seconds_fp32 / seconds) if seconds else "",
-    )
-    table.add_row("missed the deadline", str(late), str(late_fp32), "")
-    table.add_row("bytes wasted", megabytes(summary.bytes_wasted), "", "")
-    table.add_row("energy", joules(summary.energy_joules), "", "")
-    table.add_row("wall time", clock(summary.wall_seconds), "", "")
-    return table
 
 
 def mlflow_hint() -> str:

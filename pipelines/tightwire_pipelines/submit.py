@@ -16,6 +16,7 @@ from tightwire import config as configs
 from tightwire import trees
 from tightwire.config import Experiment
 from tightwire.errors import ConfigError
+from tightwire_pipelines.jobs_events import MARK
 from tightwire_pipelines.submit_package import EXPERIMENT, collect, pack, stage, sum_of
 from tightwire_pipelines.units import megabytes
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 HOME = "~/tightwire"
 """Where jobs leave what they make, unless told otherwise: on the cluster's head node, of the user that Ray runs as."""
-MARK = "tightwire"
-"""Metadata that tells Tightwire's jobs from others; its value is the run's name."""
 
 _MLFLOW = "MLFLOW_TRACKING_URI"
 _PASSED_ON = (

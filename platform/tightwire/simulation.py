@@ -36,7 +36,7 @@ from tightwire.federation.digest import digest
 from tightwire.federation.downlink import Downlink
 from tightwire.federation.joint import Ranges, joint_of
 from tightwire.federation.pool import Handle, Pool
-from tightwire.federation.records import DecisionRow, LedgerRow, RoundRecord, Summary
+from tightwire.federation.records import DecisionRow, Ended, LedgerRow, RoundRecord
 from tightwire.federation.server import RoundResult, Server, with_wall
 from tightwire.federation.state import ServerSetup, ServerState
 from tightwire.federation.store import MB
@@ -227,20 +227,6 @@ def _rate(mbps: float | None) -> float | None:
 
 def _never(round_: int, model: Flat) -> None:  # noqa: ARG001 - stands in for an evaluation
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a run ended: with a summary, or stopped on request after round `round`."""
-
-    round: int
-    summary: Summary | None
-    late: int = 0
-    """Uploads that missed the deadline."""
-    late_fp32: int = 0
-    """Uploads that would have missed it had every frame been fp32."""
-    untracked: str | None = None
-    """One line on what the tracker could not send, or None."""
 
 
 class Simulation(Generic[Handle]):

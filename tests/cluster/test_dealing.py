@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from scenarios import Quiet, run_here, small
 from tightwire.federation.tasks import ClientTask
+from tightwire_actors.address import answering
 from tightwire_actors.once import Once
-from tightwire_actors.session import _answering, hosts_needed, hosts_wanted
+from tightwire_actors.session import hosts_needed, hosts_wanted
 from tightwire_actors.shares import SLOW_SECONDS, Pace, Share, deal
 
 
@@ -90,11 +91,11 @@ def test_who_watches_coordinators_that_die_hears_of_each_round_once(tmp_path: Pa
 @pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:", ":6379", "head:port"])
 def test_an_address_that_is_not_host_and_port_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"host:port|of no use here"):
-        _answering(address)
+        answering(address)
 
 
 def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(ConnectionRefusedError):
-            _answering(f"127.0.0.1:{taken.getsockname()[1]}")
+            answering(f"127.0.0.1:{taken.getsockname()[1]}")

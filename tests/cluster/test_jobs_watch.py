@@ -1,6 +1,8 @@
 """What a watcher makes of a job's log, on a cluster that is only pretended."""
 
 import io
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from rich.console import Console
 
 from scenarios import Quiet, run_here, small
 from tightwire.errors import ConfigError
-from tightwire.simulation import Ended
+from tightwire.federation.records import Ended
 from tightwire_actors.jobs import AwayError, Job, Jobs
 from tightwire_pipelines.jobs import rows
 from tightwire_pipelines.jobs_events import Events
@@ -119,6 +121,31 @@ def test_the_exit_code_is_that_of_the_run(log: str) -> None:
     assert "died without saying why (exit code -9)" in text
     code, text = seen(Pretended("Runtime env is setting up.\n", end=replace(JOB, status="stopped")))
     assert (code, "submit it anew" in text) == (130, True)
+
+
+def test_a_ctrl_c_that_comes_while_an_object_is_cleared_away_is_not_lost(
+    log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unlucky:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    class Clearing(Pretended):
+        def get(self, id: str) -> Job:
+            if self.asked:
+                Unlucky()
+            return super().get(id)
+
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    console = Console(file=io.StringIO(), width=120)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        watch(Clearing(log[:300], log, end=JOB), JOB.id, console, quiet=False)
+    assert len(lost) == 1, "Python dropped it"
+    assert signal.getsignal(signal.SIGINT) is before
+    assert isinstance(console.file, io.StringIO)
+    assert "left; the job goes on" in console.file.getvalue()
 
 
 def test_jobs_of_others_are_left_out_and_left_alone(log: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 from tightwire import config as configs
 from tightwire.config import Experiment
 from tightwire.federation.pool import InProcessPool, Pool
-from tightwire.federation.records import RoundRecord
-from tightwire.simulation import Ended, Parts, Simulation
+from tightwire.federation.records import Ended, RoundRecord
+from tightwire.simulation import Parts, Simulation
 from tightwire.tracking.base import NullTracker, RunInfo, Tracker
 from tightwire.tracking.folder import RunFolder
 

@@ -21,3 +21,9 @@ def test_a_missing_data_folder_is_told_before_anything_heavy_is_loaded(tmp_path:
     assert done.returncode == 2
     assert "/nonexistent: no such folder" in done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_who_looks_at_jobs_waits_for_no_numerics() -> None:
+    program = "import sys, tightwire_pipelines.jobs, tightwire_pipelines.jobs_watch; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -158,3 +158,17 @@ class Summary:
     """Updates that arrived in time and were rejected."""
     hostile: int = 0
     """Updates of hostile clients that were used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended: with a summary, or stopped on request after round `round`."""
+
+    round: int
+    summary: Summary | None
+    late: int = 0
+    """Uploads that missed the deadline."""
+    late_fp32: int = 0
+    """Uploads that would have missed it had every frame been fp32."""
+    untracked: str | None = None
+    """One line on what the tracker could not send, or None."""
