@@ -20,17 +20,19 @@ from tightwire_actors.failures import START_FAILED, HostStartError
 from tightwire_actors.host import ClientHostImpl, spawn_client_host
 
 FAILED_STARTS = 10
-"""Hosts in a row that may die while they start."""
+"""Hosts in a row that may die while they start, before their place is given up."""
 
 
 class Seat:
     """A place for one host."""
 
-    __slots__ = ("group", "renewed", "slot")
+    __slots__ = ("failed_starts", "group", "renewed", "slot")
 
     def __init__(self, group: PlacementGroup, slot: int) -> None:
         self.group = group
         self.slot = slot
+        self.failed_starts = 0
+        """Hosts in a row that died here while they started."""
         self.renewed = 0
         """Hosts that were replaced here because they were slow."""
 
@@ -71,7 +73,6 @@ class Roster:
         self._asked: dict[ray.ObjectRef[PlacementGroup], PlacementGroup] = {}
         self._starting: dict[ray.ObjectRef[str], Host] = {}
         self._seats = 0
-        self._failed_starts = 0
         self._opened = False
         self.hosts: list[Host] = []
         """Those that can work, in the order in which they came."""
@@ -133,7 +134,7 @@ class Roster:
         except START_FAILED as error:
             self._stillborn(host, error)
             return True
-        self._failed_starts = 0
+        host.seat.failed_starts = 0
         self.hosts.append(host)
         if self._opened:
             self._note(f"a client host joined: {len(self.hosts)} now")
@@ -184,21 +185,24 @@ class Roster:
 
     def _stillborn(self, host: Host, error: Exception) -> None:
         """A host died before it could work."""
-        self._failed_starts += 1
         if isinstance(error, RuntimeEnvSetupError) or (isinstance(error, RayActorError) and error.actor_init_failed):
             reason = f"a client host cannot be set up: {str(error).strip().splitlines()[-1]}"
             reason = reason.replace("tightwire.errors.", "", 1)
-            if not self._opened or not (self.hosts or self._starting):
+            if not self._opened:  # what is wrong with the first is wrong with all
                 raise HostStartError(reason)
-            self._note(f"{reason}; going on without it")
-            return
-        if self._failed_starts >= FAILED_STARTS:
-            raise HostStartError(
-                f"{FAILED_STARTS} client hosts in a row died while they started; the machine may be short of memory, "
-                "then try fewer workers"
+        else:
+            _kill(host)
+            host.seat.failed_starts += 1
+            if host.seat.failed_starts < FAILED_STARTS:
+                self._start(host.seat)
+                return
+            reason = (
+                f"{FAILED_STARTS} client hosts in a row died while they started in one place; "
+                "its machine may be short of memory, then try fewer workers"
             )
-        _kill(host)
-        self._start(host.seat)
+        if len(self.hosts) + len(self._starting) < (1 if self._opened else self._least):
+            raise HostStartError(reason)
+        self._note(f"{reason}; going on without it")
 
 
 def _kill(host: Host) -> None:

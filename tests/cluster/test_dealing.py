@@ -2,16 +2,23 @@
 
 import socket
 from pathlib import Path
+from typing import Any, cast
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import ray
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray.exceptions import ActorDiedError
 
 from scenarios import Quiet, run_here, small
 from tightwire.federation.tasks import ClientTask
+from tightwire_actors import roster
 from tightwire_actors.address import answering
+from tightwire_actors.failures import HostStartError
 from tightwire_actors.once import Once
+from tightwire_actors.roster import FAILED_STARTS, Roster
 from tightwire_actors.session import hosts_needed, hosts_wanted
 from tightwire_actors.shares import SLOW_SECONDS, Pace, Share, deal
 
@@ -86,6 +93,63 @@ def test_who_watches_coordinators_that_die_hears_of_each_round_once(tmp_path: Pa
     assert listener.earlier == [one]
     assert listener.records == [two, three, four]
     assert once.round_told == 4
+
+
+class Place:
+    """A placement group that Ray grants at once."""
+
+    def __init__(self, bundles: list[dict[str, float]], strategy: str) -> None:  # noqa: ARG002 - Ray's signature
+        self.bundle_count = len(bundles)
+
+    def ready(self) -> object:
+        return object()
+
+
+class Born:
+    """A host that has started, or will never have."""
+
+    def __init__(self, *_: object, room: Place, slot: int) -> None:
+        self.node = self
+        self.place = room, slot
+
+    def remote(self) -> "Born":
+        return self
+
+
+@pytest.fixture
+def one_good_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first place that is asked for is good, and whatever starts in any other dies."""
+    good: list[tuple[Place, int]] = []
+
+    def node(host: Born) -> str:
+        good.append(host.place)
+        if host.place != good[0]:
+            raise ActorDiedError
+        return "machine"
+
+    monkeypatch.setattr(roster, "placement_group", Place)
+    monkeypatch.setattr(roster, "spawn_client_host", Born)
+    monkeypatch.setattr(ray, "get", node)
+    monkeypatch.setattr(ray, "kill", Mock())
+
+
+def settle(who: Roster) -> None:
+    while who.events:
+        assert who.hear(who.events[0])
+
+
+@pytest.mark.usefixtures("one_good_place")
+def test_a_place_where_every_host_dies_is_given_up_unless_the_run_cannot_do_without() -> None:
+    notes: list[str] = []
+    who = Roster(small(), cast("Any", None), least=1, most=3, note=notes.append)
+    settle(who)
+    assert len(who.hosts) == 1
+    assert len(notes) == 2
+    assert all(note.startswith(f"{FAILED_STARTS} client hosts in a row died while they started") for note in notes)
+    assert all(note.endswith("going on without it") for note in notes)
+    needy = Roster(small(), cast("Any", None), least=2, most=2, note=notes.append)
+    with pytest.raises(HostStartError, match="in a row died while they started in one place"):
+        settle(needy)
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:", ":6379", "head:port"])

@@ -96,6 +96,7 @@ def test_a_run_ends_right_although_its_driver_was_killed(tmp_path: Path, address
     )
 
 
+@pytest.mark.long
 def test_sigterm_on_ray_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "long.yaml").write_text(json.dumps({**SMALL, **LONG}))
     run = tmp_path / "runs" / "small"
