@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil
 import pytest
@@ -34,9 +35,34 @@ def command(*words: str) -> list[str]:
 
 
 def tightwire(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command, in a process of its own."""
     return subprocess.run(
         command(*words), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False
     )
+
+
+Here: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """The command, in this process, which has everything loaded already."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(folder)
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["tightwire", *words])
+            patch.setattr(sys, "path", [*sys.path])  # the command adds the working folder
+            capsys.readouterr()
+            try:
+                main()
+                code = 0
+            except SystemExit as left:
+                code = int(left.code or 0)
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    return call
 
 
 def summary(folder: Path, run: str = "latest") -> dict[str, Any]:
@@ -78,7 +104,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_run_leaves_everything_it_promises(folder: Path) -> None:
+def test_a_run_leaves_everything_it_promises(folder: Path, here: Here) -> None:
     done = tightwire(folder, "run", "tiny.yaml", "--workers", "2")
     assert done.returncode == 0, done.stderr
     run = folder / "runs" / "latest"
@@ -108,20 +134,20 @@ def test_a_run_leaves_everything_it_promises(folder: Path) -> None:
         assert found[key] is not None, key
     assert found["workers"] == 2
     assert found["digest"] in done.stderr
-    in_process = tightwire(folder, "run", "tiny.yaml", "--in-process", "--out", "elsewhere", "--json", *UNTRACKED)
+    in_process = here("run", "tiny.yaml", "--in-process", "--out", "elsewhere", "--json", *UNTRACKED)
     assert in_process.returncode == 0, in_process.stderr
     assert json.loads(in_process.stdout)["digest"] == found["digest"]
     assert in_process.stdout == (folder / "elsewhere" / "summary.json").read_text()
     assert (folder / "runs" / "latest").readlink() == Path("../elsewhere")
-    again = tightwire(folder, "run", "--resume", "tiny", "--in-process", "--json")
+    again = here("run", "--resume", "tiny", "--in-process", "--json")
     assert again.returncode == 0, again.stderr
     assert (folder / "runs" / "latest").readlink() == Path("tiny")
 
 
 def test_after_kill_9_of_everything_a_resume_ends_in_the_undisturbed_digest_and_the_same_mlflow_run(
-    folder: Path,
+    folder: Path, here: Here
 ) -> None:
-    undisturbed = tightwire(folder, "run", "long.yaml", "--in-process", "--out", "undisturbed", "--json", *UNTRACKED)
+    undisturbed = here("run", "long.yaml", "--in-process", "--out", "undisturbed", "--json", *UNTRACKED)
     assert undisturbed.returncode == 0, undisturbed.stderr
     process = subprocess.Popen(
         command("run", "long.yaml", "--workers", "2"), cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL
@@ -139,13 +165,15 @@ def test_after_kill_9_of_everything_a_resume_ends_in_the_undisturbed_digest_and_
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_save_a_checkpoint_and_say_how_to_go_on(folder: Path, number: signal.Signals) -> None:
+def test_ctrl_c_and_sigterm_save_a_checkpoint_and_say_how_to_go_on(
+    folder: Path, here: Here, number: signal.Signals
+) -> None:
     process = subprocess.Popen(
         command("run", "long.yaml", "--in-process", *UNTRACKED), cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE
     )
     wait_for(folder / "runs", process, "tiny/checkpoint/manifest-*.json")
     process.send_signal(signal.SIGSTOP)  # or it might end while the other is being refused
-    refused = tightwire(folder, "run", "--resume", "tiny", "--in-process")
+    refused = here("run", "--resume", "tiny", "--in-process")
     assert refused.returncode == 2, "two processes must not write the same checkpoints"
     assert "is being run by another process; wait for it or stop it" in refused.stderr
     process.send_signal(number)
@@ -154,7 +182,7 @@ def test_ctrl_c_and_sigterm_save_a_checkpoint_and_say_how_to_go_on(folder: Path,
     assert process.returncode == 130, stderr.decode()
     assert b"go on with: tightwire run --resume runs/tiny" in stderr
     assert b"Traceback" not in stderr
-    resumed = tightwire(folder, "run", "--resume", "runs/tiny", "--in-process", "--json")
+    resumed = here("run", "--resume", "runs/tiny", "--in-process", "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["rounds"] == 40
 
@@ -172,50 +200,39 @@ def test_ctrl_c_and_sigterm_save_a_checkpoint_and_say_how_to_go_on(folder: Path,
         (["codec", "measure", "uniform(4)", "--input", "nowhere.npy"], "nowhere.npy"),
     ],
 )
-def test_bad_input_gets_one_line_and_exit_code_2(
-    folder: Path,
-    words: list[str],
-    complaint: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["tightwire", *words])
-    monkeypatch.setattr(sys, "path", [*sys.path])  # the command adds the working folder
-    with pytest.raises(SystemExit) as left:
-        main()
-    told = capsys.readouterr().err
-    assert left.value.code == 2, told
-    assert complaint in told
-    assert len(told.strip().splitlines()) == 1
+def test_bad_input_gets_one_line_and_exit_code_2(folder: Path, here: Here, words: list[str], complaint: str) -> None:
+    done = here(*words)
+    assert done.returncode == 2, done.stderr
+    assert complaint in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
     assert not (folder / "runs").exists()
 
 
-def test_a_run_that_is_refused_before_its_first_round_leaves_nothing_behind(folder: Path) -> None:
-    done = tightwire(folder, "run", "tiny.yaml", "--address", "127.0.0.1:1")
+def test_a_run_that_is_refused_before_its_first_round_leaves_nothing_behind(folder: Path, here: Here) -> None:
+    done = here("run", "tiny.yaml", "--address", "127.0.0.1:1")
     assert done.returncode == 2, done.stderr
     assert "127.0.0.1:1" in done.stderr
     assert not list((folder / "runs").iterdir())
     (folder / "runs" / "latest").mkdir()
-    done = tightwire(folder, "run", "tiny.yaml", "--in-process")
+    done = here("run", "tiny.yaml", "--in-process")
     assert done.returncode == 2, done.stderr
     assert "runs/latest is in the way" in done.stderr
     assert [path.name for path in (folder / "runs").iterdir()] == ["latest"]
 
 
-def test_schema_is_json_that_names_every_section(folder: Path) -> None:
-    done = tightwire(folder, "schema")
+def test_schema_is_json_that_names_every_section(here: Here) -> None:
+    done = here("schema")
     assert {"data", "policy", "participation"} <= set(json.loads(done.stdout)["properties"])
 
 
-def test_the_default_run_is_as_previewed_and_nearly_as_good_as_fp32(folder: Path) -> None:
+def test_the_default_run_is_as_previewed_and_nearly_as_good_as_fp32(here: Here) -> None:
     file = str(Path(__file__).resolve().parents[2] / "examples" / "digits.yaml")
-    expected = json.loads(tightwire(folder, "preview", file, "--json").stdout)
-    done = tightwire(folder, "run", file, "--in-process", "--json", *UNTRACKED)
+    expected = json.loads(here("preview", file, "--json").stdout)
+    done = here("run", file, "--in-process", "--json", *UNTRACKED)
     real = json.loads(done.stdout)
     for key in ("bytes_up", "bytes_down", "sim_seconds", "energy_joules"):
         assert expected[key] == pytest.approx(real[key], rel=0.1), key
     assert real["bytes_up_fp32"] > 8 * real["bytes_up"]
     plain = ("--set", "policy={name: fixed, codec: none}", "--out", "fp32")
-    fp32 = tightwire(folder, "run", file, "--in-process", "--json", *UNTRACKED, *plain)
+    fp32 = here("run", file, "--in-process", "--json", *UNTRACKED, *plain)
     assert real["accuracy"] > json.loads(fp32.stdout)["accuracy"] - 0.01
