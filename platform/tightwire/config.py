@@ -148,7 +148,8 @@ class Workers(Spec):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"anyOf": [{"type": "integer", "minimum": 1}, handler(core)]}
+        described = super().__get_pydantic_json_schema__(core, handler)
+        return {"anyOf": [{"type": "integer", "minimum": 1}, described]}
 
 
 class Hosts(Spec):

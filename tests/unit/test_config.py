@@ -127,5 +127,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_schema_describes_every_key_of_the_defaults() -> None:
-    properties = Experiment.model_json_schema()["properties"]
-    assert set(yaml.safe_load(config.dump(Experiment()))) == set(properties)
+    schema = Experiment.model_json_schema()
+    assert set(yaml.safe_load(config.dump(Experiment()))) == set(schema["properties"])
+    hosts = schema["$defs"]["Hosts"]["properties"]
+    assert hosts["cpus"]["description"] == "CPUs that each host reserves on the cluster."
+    assert [about["minimum"] for about in schema["$defs"]["Workers"]["anyOf"][:1]] == [1]
+    workers = schema["$defs"]["Workers"]["anyOf"][1]["properties"]
+    assert workers["min"]["description"] == "Hosts that must be there before the first round."
+    stage = [about for about in schema["$defs"].values() if "from" in about.get("properties", {})]
+    assert stage
+    assert all("rounds count from 1" in about["properties"]["from"]["description"] for about in stage), "an alias"
