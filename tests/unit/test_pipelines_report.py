@@ -28,6 +28,12 @@ from tightwire_pipelines.report_sections import headline, sections
 PNG = b"\x89PNG"
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests about the page alone: the PNGs beside it take most of the time."""
+    monkeypatch.setattr("tightwire_pipelines.report.draw", lambda *_: [])
+
+
 def a_study(folder: Path, *, seeds: int = 3, spreads: tuple[float | str, ...] = ()) -> Path:
     for seed in range(seeds):
         for spread in spreads or ("",):
@@ -93,6 +99,7 @@ def test_the_page_has_what_a_reader_asks_for(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report-pareto-spread-4.png").is_file()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_page_follows_from_its_trials_alone(tmp_path: Path) -> None:
     comparison = compare(load_trials(a_study(tmp_path, seeds=2)).trials)
     first, second = (page(Report("t", comparison, tuple(sections(comparison)))) for _ in range(2))
@@ -132,6 +139,7 @@ def test_runs_without_evaluation_decisions_or_tiers_still_make_a_report(tmp_path
     assert "No run was ever evaluated" in text
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_report_takes_studies_and_runs(tmp_path: Path) -> None:
     study = a_study(tmp_path / "study")
     (study / "study.yaml").write_text(
@@ -147,6 +155,7 @@ def test_report_takes_studies_and_runs(tmp_path: Path) -> None:
     assert "budget" in text
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_named_twice_counts_once_and_studies_with_other_axes_go_together(tmp_path: Path) -> None:
     one, two = a_study(tmp_path / "one"), a_study(tmp_path / "two", seeds=1, spreads=(1,))
     console = Console(record=True, width=300, quiet=False, file=io.StringIO())
@@ -156,6 +165,7 @@ def test_a_run_named_twice_counts_once_and_studies_with_other_axes_go_together(t
     assert "spread = none" in text
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_variations_of_two_studies_are_told_apart_by_the_names_of_these(tmp_path: Path) -> None:
     one, two = a_study(tmp_path / "a" / "one"), a_study(tmp_path / "b" / "one", seeds=1)
     console = Console(quiet=True)
@@ -189,6 +199,7 @@ def test_a_damaged_run_is_one_line(tmp_path: Path, file: str, content: str) -> N
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_damaged_model_costs_the_report_only_the_accuracy_by_tier(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
