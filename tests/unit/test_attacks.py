@@ -199,6 +199,21 @@ def door(*, joint: bool, authenticated: bool) -> Intake:
     return Intake(sums, SCHEMA, Bounds(), Gate(lambda _: KEY, ROUND) if authenticated else None)
 
 
+@pytest.mark.parametrize(
+    ("reason", "line", "round_", "client"),
+    [("round", "joint(5)", 4, CLIENT), ("client", "joint(5)", ROUND, 4), ("codec", "joint(6)", ROUND, CLIENT)],
+)
+def test_what_does_not_belong_on_joint_grids_is_refused_for_its_own_reason(
+    reason: str, line: str, round_: int, client: int
+) -> None:
+    ranges = Ranges(Codec.parse(line), SCHEMA)
+    steps = ranges.memory(np.full(len(ranges.pieces), 2.0**-4, np.float32))
+    encoded = ranges.codec.encode(UPDATE.clip(-0.5, 0.5), SCHEMA, key=1, memory=steps, round=round_, client=client)
+    with pytest.raises(FrameError) as caught:
+        door(joint=True, authenticated=False).take(encoded.frame, CLIENT)
+    assert caught.value.reason == reason
+
+
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
     """A frame with some bytes changed, removed or put in, or with an absurd length, its checksum made right or not."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from tightwire.arrays import AnyArray, Flat, Sums
 from tightwire.codecs.chain import slot
-from tightwire.codecs.codec import Codec, Encoded, Memory, Piece, decode
+from tightwire.codecs.codec import Codec, Encoded, Memory, Piece, decode, opened
 from tightwire.codecs.flatten import Flatten
 from tightwire.codecs.joint import Joint, parts_of, step_for
 from tightwire.codecs.stage import Layout, Plane, Target, Undo
@@ -26,7 +26,6 @@ from tightwire.errors import ConfigError, FrameError
 from tightwire.federation.aggregate import FixedPoint, check
 from tightwire.federation.downlink import EVERYBODY
 from tightwire.federation.tasks import Agreement, Offer
-from tightwire.wire.frame import unseal
 from tightwire.wire.schema import Schema
 from tightwire.wire.streams import Source
 
@@ -195,13 +194,9 @@ class Grids:
         Raises:
             FrameError: It is refused; ``scales`` when it is not on the round's grids.
         """
-        header, body = unseal(frame)
-        told = (header.digest, header.round, header.client, header.line)
-        if told != (self.ranges.schema.digest, self.round, client, self.ranges.codec.compact):
-            raise FrameError(
-                "codec", f"a frame of round {self.round} and client {client} in `{self.ranges.codec}` is due"
-            )
-        source = Source(body)
+        codec, source = opened(frame, self.ranges.schema, self.round, client)
+        if codec != self.ranges.codec:
+            raise FrameError("codec", f"the frame is in `{codec}`, expected `{self.ranges.codec}`")
         units = np.empty(self.ranges.schema.size, np.int64)
         agreed = iter(self.steps)
         for piece in self.ranges.codec.pieces(self.ranges.schema):
