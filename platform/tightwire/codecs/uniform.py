@@ -61,7 +61,6 @@ class Uniform(AffineStage):
 
     name: ClassVar[str] = "uniform"
     example: ClassVar[str] = "uniform(4)"
-    passes: ClassVar[float] = 2.0
     source: ClassVar[str] = "Konecny et al. 2016, arXiv 1610.05492, section 3"
 
     def __post_init__(self) -> None:
@@ -88,6 +87,11 @@ class Uniform(AffineStage):
     def numbers(self) -> int:  # type: ignore[override]  # depends on the form
         """A range or a largest magnitude."""
         return 1 if self.form == "symmetric" else 2
+
+    @property
+    def passes(self) -> float:  # type: ignore[override]  # depends on the range
+        """For the range and for the codes, and one to fit."""
+        return 3.0 if self.range == "fitted" else 2.0
 
     @property
     def count(self) -> int:
