@@ -15,6 +15,7 @@ import numpy as np
 from tightwire.arrays import AnyArray, Flat, Floats
 from tightwire.codecs.affine_kernels import shifted
 from tightwire.codecs.groups import group_count
+from tightwire.codecs.kernels import peaks
 from tightwire.codecs.stage import Plane
 
 BLOCK = 8192
@@ -203,8 +204,7 @@ class Groups(ABC):
 
     def peaks(self) -> Flat:
         """The largest magnitude of each group, shape (groups,)."""
-        largest: Flat = np.abs(self.extremes()).max(axis=1)
-        return largest
+        return peaks(self.extremes())
 
 
 @dataclass(frozen=True)
