@@ -51,10 +51,12 @@ def fit(plane: Plane, length: int, bits: int) -> tuple[Flat, Ints]:
             if part.size > size:
                 run = lloyd_kernels.RUN
                 ends = plane.group_extremes(run) if groups == 1 else group_extremes(part, run)
-                points, weights = lloyd_kernels.spotted(part, ends, size, (1 << bits) // 8 + 1)
+                counts[group] = lloyd_kernels.lloyd_spotted(part, ends, size, (1 << bits) // 8 + 1, table)
             else:
-                points, weights = np.sort(part), np.ones(part.size)
-            counts[group] = lloyd_kernels.lloyd(points, weights, table[: most_centroids(part.size, bits)])
+                most = most_centroids(part.size, bits)
+                counts[group] = lloyd_kernels.lloyd(np.sort(part), np.ones(part.size), table[:most])
+            if groups == 1:
+                return table[: counts[0]], counts
             tables.append(table[: counts[group]].copy())
         return np.concatenate(tables), counts
     found = np.empty(groups * table.size, np.float32)
@@ -75,8 +77,9 @@ def thresholds_of(tables: Flat) -> Flat:
 
 def starts_of(counts: Ints) -> Ints:
     """Where each group's table starts, and where the last ends, shape (groups + 1,)."""
-    starts = np.zeros(counts.size + 1, np.int64)
-    np.cumsum(counts, out=starts[1:])
+    starts = np.empty(counts.size + 1, np.int64)
+    starts[0] = 0
+    counts.cumsum(out=starts[1:])
     return starts
 
 

@@ -312,6 +312,13 @@ def lloyd(points, weights, table):  # type: ignore[no-untyped-def]  # numba infe
 
 
 @numba.njit(cache=True, nogil=True)
+def lloyd_spotted(values, ends, size, tail, table):  # type: ignore[no-untyped-def]  # numba infers the types
+    """`lloyd` for the points and weights that `spotted` finds."""
+    points, weights = spotted(values, ends, size, tail)
+    return lloyd(points, weights, table)
+
+
+@numba.njit(cache=True, nogil=True)
 def lloyd_rows(points, table, tables, counts):  # type: ignore[no-untyped-def]  # numba infers the types
     """`lloyd` for each row of `points`, by weights of 1; centroids one after another to `tables`, returns how many."""
     weights = np.ones(points.shape[1])
