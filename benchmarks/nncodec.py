@@ -47,6 +47,10 @@ FAMILIES = {
         f"uniform(levels={levels}, rounding=nearest) | rans"
         for levels in (8, 11, 15, 21, 29, 41, 57, 81, 161, 321, 641)
     ],
+    "uniform, fitted | rans": [
+        f"uniform(levels={levels}, rounding=nearest, form=symmetric, range=fitted) | rans"
+        for levels in (7, 11, 15, 21, 29, 41, 57, 81, 161, 321, 641)
+    ],
     "eden | rans": [f"eden({bits}) | rans" for bits in (1, 2, 3, 4)],
 }
 """Codec lines from coarse to fine, by what they are called together."""

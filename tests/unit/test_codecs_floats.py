@@ -11,7 +11,7 @@ from tightwire.codecs import float_kernels, float_twins
 from tightwire.codecs.codec import Codec, decode, decode_add
 from tightwire.codecs.fp8 import FORMATS, Fp8, from_narrow, to_narrow
 from tightwire.codecs.minifloat import MiniFloat, Scales
-from tightwire.codecs.natural import Natural, exponents, powers
+from tightwire.codecs.natural import LEAST, Natural, exponents, powers
 from tightwire.codecs.stage import Context, Layout, Plane, Stage
 from tightwire.errors import CodecError, FrameError
 from tightwire.wire.packing import unpack
@@ -290,3 +290,33 @@ def test_wrong_arguments_say_what_is_right() -> None:
     ):
         with pytest.raises(CodecError, match=message):
             Codec.parse(line)
+
+
+def peaks_of_all_sizes() -> Flat:
+    bits = np.random.default_rng(0).integers(1, 0x7F800000, 5000, dtype=np.uint32)
+    even = np.concatenate([np.arange(1, 255, dtype=np.uint32) << 23, 1 << np.arange(23, dtype=np.uint32)])
+    return np.concatenate([bits, even, even + 1, even - 1]).astype(np.uint32).view(np.float32)
+
+
+def test_natural_scales_take_any_peak_to_one_and_back() -> None:
+    peaks = peaks_of_all_sizes()
+    top = exponents(peaks)
+    some = peaks > 0
+    assert (np.ldexp(1.0, top[some]) >= peaks[some]).all()
+    assert (np.ldexp(1.0, top[some] - 1) < peaks[some]).all()
+    assert (top[~some] == LEAST - 1).all()
+    for sign in (1, -1):
+        scales = powers(sign * top[some])
+        product = scales.first.astype(np.float64) * scales.second
+        np.testing.assert_array_equal(product, np.ldexp(1.0, sign * top[some]))
+        for factor in (scales.first, scales.second):
+            assert (factor >= np.finfo(np.float32).tiny).all()
+
+
+@pytest.mark.parametrize("largest", [448.0, 57344.0])
+def test_float8_scales_take_any_peak_to_the_largest(largest: float) -> None:
+    peaks = peaks_of_all_sizes()
+    scales = to_narrow(peaks, largest)
+    product = peaks * scales.first.astype(np.float64) * scales.second
+    np.testing.assert_allclose(product[peaks > 0], largest, rtol=2e-7)
+    assert (scales.second[peaks == 0] == 0).all()

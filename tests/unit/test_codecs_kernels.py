@@ -86,6 +86,19 @@ def test_grids_equal_their_twin(steps: int, scale: float) -> None:
         assert plain == wanted_plain
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(("form", "bits"), [("span", 1), ("span", 4), ("centred", 3), ("span", 16)])
+@pytest.mark.parametrize("length", [1, 31, 512, 8192, 20_001])
+def test_moments_equal_their_twin_bit_for_bit(form: str, bits: int, length: int, scale: float) -> None:
+    values = values_of(20_001, scale, length + bits)[: max(40 * length, 500)]
+    affine = affine_of(values, form, bits, length)
+    grid = affine.low, affine.inverse, -affine.zero, affine.top - affine.zero
+    found = sums.moments(values, length, *grid)
+    np.testing.assert_array_equal(found, twins.moments(values, length, *grid))
+    codes = packing.unpack(quantise(values, affine), values.size, affine.bits).astype(np.int64) - affine.zero
+    np.testing.assert_array_equal(found[:, 1], np.add.reduceat(codes, np.arange(0, values.size, length)))
+
+
 @pytest.mark.parametrize("n", [1, 31, 32, 16_383, 16_384, 17_001])
 def test_signs_equal_their_twin_and_both_zeros_are_positive(n: int) -> None:
     values = values_of(n, 1.0, n)

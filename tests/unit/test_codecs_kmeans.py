@@ -1,5 +1,7 @@
 """k-means quantisation."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -290,3 +292,17 @@ def test_sorting_by_digits_is_sorting(shape: str, n: int) -> None:
     expected = np.sort(values)
     lloyd_kernels.sort(values)
     np.testing.assert_array_equal(values, expected)
+
+
+def test_thresholds_are_the_largest_floats_not_beyond_the_middle() -> None:
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 0x7F800000, 400, dtype=np.uint32)
+    sizes = np.concatenate([bits, np.arange(99, dtype=np.uint32)]).view(np.float32)
+    table = np.unique(np.concatenate([sizes, -sizes]))
+    found = kmeans.thresholds_of(table)
+    assert found[-1] == np.inf
+    for left, right, threshold in zip(table[:-1], table[1:], found[:-1], strict=True):
+        middle = (Fraction(float(left)) + Fraction(float(right))) / 2
+        above = np.nextafter(threshold, np.float32(np.inf))
+        assert Fraction(float(threshold)) <= middle
+        assert not np.isfinite(above) or Fraction(float(above)) > middle

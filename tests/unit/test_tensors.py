@@ -48,6 +48,9 @@ LINES = (
     "uniform(4, bucket=512)",
     "uniform(4, nearest, bucket=9000)",
     "uniform(4, range=static)",
+    "uniform(4, nearest, range=fitted)",
+    "uniform(3, nearest, form=symmetric, range=fitted, bucket=700)",
+    "uniform(levels=1000, rounding=nearest, range=fitted, per=channel) | rans",
     "qsgd(4)",
     "qsgd(3, bucket=100)",
     "qsgd(4, norm=max, bucket=512)",
@@ -135,7 +138,17 @@ def test_frames_and_values_are_those_of_the_host(line: str, device: str) -> None
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("n", [1, 2, 31, 33, 8191, 16_385])
 @pytest.mark.parametrize(
-    "line", ["uniform(3)", "uniform(5, bucket=3)", "onebit", "qsgd(2)", "topk(0.5)", "terngrad", "fp8"]
+    "line",
+    [
+        "uniform(3)",
+        "uniform(5, bucket=3)",
+        "uniform(3, nearest, range=fitted)",
+        "onebit",
+        "qsgd(2)",
+        "topk(0.5)",
+        "terngrad",
+        "fp8",
+    ],
 )
 def test_any_length_has_the_frame_of_the_host(line: str, n: int, device: str) -> None:
     codec, schema = Codec.parse(line + "; *: " + line), Schema.single(n)

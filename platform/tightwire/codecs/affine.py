@@ -70,6 +70,10 @@ class Affine:
             length, 2 * steps, start, inverse, start, scale.astype(step.dtype), step.dtype.type(1 / steps), steps
         )
 
+    def restored_by(self, other: "Affine") -> "Affine":
+        """The codes of these grids, with the values that they have on the grids of `other`."""
+        return replace(self, base=other.base, step=other.step, unit=other.unit)
+
     @property
     def bits(self) -> int:
         """Of a code."""
@@ -156,7 +160,7 @@ class AffineStage(Stage):
 
     @abstractmethod
     def scales(self, groups: Groups, context: Context) -> Flat:
-        """What goes on the wire, shape (groups, numbers)."""
+        """What grids are made from and, unless it is `fitted`, goes on the wire; shape (groups, numbers)."""
 
     @abstractmethod
     def affine(self, scales: Flat, length: int) -> Affine:
@@ -170,11 +174,17 @@ class AffineStage(Stage):
         """Packed codes; rounded stochastically unless a stage does it otherwise."""
         return quantise(values, affine, key=context.key)
 
+    def fitted(self, scales: Flat, affine: Affine, groups: Groups) -> Flat:  # noqa: ARG002 - for those who fit
+        """What goes on the wire instead of `scales`, once the values' codes on `affine` are known; mostly `scales`."""
+        return scales
+
     def send(self, groups: Groups, sink: Sink, context: Context) -> Affine:
-        """Write the scales of all groups; the grids that they stand for."""
+        """Write the scales of all groups; the grids that codes come from, and that scales on the wire stand for."""
         scales = self.scales(groups, context)
-        sink.write("scales", scales.astype("<f4", copy=False).tobytes())
-        return self.affine(scales, groups.length)
+        affine = self.affine(scales, groups.length)
+        sent = self.fitted(scales, affine, groups)
+        sink.write("scales", sent.astype("<f4", copy=False).tobytes())
+        return affine if sent is scales else affine.restored_by(self.affine(sent, groups.length))
 
     def receive(self, layout: Layout, source: Source) -> Affine:
         """The inverse of `send`, for values of that layout.

@@ -58,7 +58,8 @@ def _stochastic(value, walk, low, inverse, least, most, unit, zero, k0, k1):  # 
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _shifted(value, low, inverse, least, most, shift, zero):  # type: ignore[no-untyped-def]  # numba infers the types
+def shifted(value, low, inverse, least, most, shift, zero):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The code of one value: rounded down after `shift` is added, kept from least to most, plus `zero`."""
     return np.uint32(np.int32(np.floor(_within((value - low) * inverse + shift, least, most))) + zero)
 
 
@@ -114,14 +115,14 @@ def quantise_shifted(values, length, low, inverse, least, most, shift, zero, bit
                 part, into = values[at:end], target[at - start : end - start]
                 bottom, scale = low[group], inverse[group]
                 for lane in range(end - at):
-                    into[lane] = _shifted(part[lane], bottom, scale, least, most, shift, zero)
+                    into[lane] = shifted(part[lane], bottom, scale, least, most, shift, zero)
                 at = end
             if offset:
                 put_row(codes, words, first * bits, row, lanes, bits)
     start = columns * ROWS
     for at in range(start, values.size):
         group = at // length
-        code = _shifted(values[at], low[group], inverse[group], least, most, shift, zero)
+        code = shifted(values[at], low[group], inverse[group], least, most, shift, zero)
         put_tail(tail, at - start, code, bits)
 
 

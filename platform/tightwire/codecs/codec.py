@@ -56,6 +56,14 @@ class Codec:
         """
         return _parse(line, tuple(stages().values()))
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.default, self.rules))
+
+    def __hash__(self) -> int:
+        """Computed once: what is known of a codec and a schema is looked up for every frame."""
+        return self._hash
+
     def __str__(self) -> str:
         return "; ".join((str(self.default), *(f"{pattern}: {chain}" for pattern, chain in self.rules)))
 

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from tightwire.codecs import lloyd_max
+from tightwire.codecs import lloyd_max, sixteen
 from tightwire.codecs.hadamard import BLOCK, LANES, rotate, start, unrotate, vectors
 from tightwire.wire.packing import LANES as COLUMNS
 from tightwire.wire.packing import ROWS, find_row, get_tail, put_tail
@@ -28,6 +28,11 @@ LEAST, MOST = -126, 126
 
 def _splat(kind: Any, value: Any) -> Any:
     return ir.Constant(ir.VectorType(kind, LANES), [ir.Constant(kind, value)] * LANES)
+
+
+def _sixteen(kind: Any, entries: Any) -> Any:
+    """A vector of the entries, again and again."""
+    return ir.Constant(kind, [ir.Constant(kind.element, float(entry)) for entry in np.resize(entries, LANES)])
 
 
 def _coder(bits: int) -> Any:
@@ -48,10 +53,18 @@ def _coder(bits: int) -> Any:
             raw = builder.bitcast(builder.fmul(loaded, wide), ir.VectorType(word, LANES))
             size = builder.bitcast(builder.and_(raw, _splat(word, 0x7FFFFFFF)), wide.type)
             rank, level = _splat(word, 0), _splat(real, float(levels[0]))
-            for above, limit in enumerate(limits, 1):
-                over = builder.fcmp_ordered(">=", size, _splat(real, float(limit)))
-                rank = builder.select(over, _splat(word, above), rank)
-                level = builder.select(over, _splat(real, float(levels[above])), level)
+            if sixteen.WIDE and 2 < len(levels) <= LANES:
+                edges, values = (_sixteen(wide.type, row) for row in (limits, levels))
+                for bit in reversed(range(bits - 1)):  # as many limits as `rank` are known not to be above
+                    edge = sixteen.shuffle(builder, edges, builder.add(rank, _splat(word, (1 << bit) - 1)))
+                    over = builder.fcmp_ordered(">=", size, edge)
+                    rank = builder.select(over, builder.or_(rank, _splat(word, 1 << bit)), rank)
+                level = sixteen.shuffle(builder, values, rank)
+            else:
+                for above, limit in enumerate(limits, 1):
+                    over = builder.fcmp_ordered(">=", size, _splat(real, float(limit)))
+                    rank = builder.select(over, _splat(word, above), rank)
+                    level = builder.select(over, _splat(real, float(levels[above])), level)
             sign = builder.shl(builder.lshr(raw, _splat(word, 31)), _splat(word, bits - 1))
             (into,) = vectors(context, builder, kinds[3], code, start, start, 1)
             builder.store(builder.trunc(builder.or_(rank, sign), ir.VectorType(byte, LANES)), into).align = 1

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+import numba
 import numpy as np
 
 from tightwire.arrays import Flat
@@ -20,6 +21,15 @@ _TINY = np.float64(2.0**-60)
 _RAISE = np.float64(2.0**100)
 
 
+@numba.njit(cache=True, nogil=True)
+def _narrow(peaks, largest, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    for group in range(peaks.size):
+        first = _RAISE if peaks[group] < _TINY else 1.0
+        raised = np.float32(peaks[group] * first)
+        out[0, group] = first
+        out[1, group] = largest / raised if raised > 0 else np.float32(0)
+
+
 def _raised(peaks: Flat) -> tuple[Flat, Flat]:
     """(power of two, peaks times it): tiny peaks are raised to where their scales have all their bits."""
     raised = np.where(peaks < _TINY, _RAISE, 1.0)
@@ -28,9 +38,9 @@ def _raised(peaks: Flat) -> tuple[Flat, Flat]:
 
 def to_narrow(peaks: Flat, largest: float) -> Scales:
     """What takes groups of values with these `peaks` to the range up to `largest`."""
-    first, raised = _raised(peaks)
-    inverse = np.divide(largest, raised, out=np.zeros(peaks.size), where=raised > 0)
-    return Scales(first, inverse.astype(np.float32), peaks)
+    found = np.empty((2, peaks.size), np.float32)
+    _narrow(peaks, np.float32(largest), found)
+    return Scales(found[0], found[1], peaks)
 
 
 def from_narrow(peaks: Flat, largest: float) -> Scales:

@@ -62,6 +62,19 @@ def group_extremes(values: Flat, length: int) -> Flat:
     return out
 
 
+@numba.njit(cache=True, nogil=True)
+def _peaks(ends, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    for group in range(out.size):
+        out[group] = max(abs(ends[group, 0]), abs(ends[group, 1]))
+
+
+def peaks(ends: Flat) -> Flat:
+    """The largest magnitude of each group, shape (groups,), from its finite `group_extremes`."""
+    out = np.empty(ends.shape[0], np.float32)
+    _peaks(ends, out)
+    return out
+
+
 @numba.njit(cache=True, nogil=True, inline="always")
 def noise_word(walk, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
     """A uniform uint32 for the value whose index times `STEP` is `walk`: a keyed 32-bit mix.

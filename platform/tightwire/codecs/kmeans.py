@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tightwire.arrays import Flat, Floats, Ints
+from tightwire.arrays import Flat, Ints
 from tightwire.codecs import kmeans_kernels as kernels
 from tightwire.codecs import lloyd_kernels
 from tightwire.codecs.floats import landing
@@ -38,34 +38,6 @@ def most_centroids(length: int, bits: int) -> int:
     return min(1 << bits, max(2, length * bits // 32))
 
 
-def spotted(values: Flat, ends: Flat, size: int, tail: int) -> tuple[Flat, Floats]:
-    """Points to fit centroids to, in order, and their weights.
-
-    A value from each of `size` stretches stands for that many. Where values are far apart that is not enough: all that
-    lie beyond the `tail`-th smallest and the `tail`-th largest of these stand for themselves.
-
-    Args:
-        values: Shape (n,), n > size.
-        ends: Smallest and largest of each `lloyd_kernels.RUN` of them, shape (runs, 2).
-        size: Of the sample.
-        tail: 1 to size / 4.
-    """
-    points = np.empty(size, np.float32)
-    lloyd_kernels.sample(values, points)
-    lloyd_kernels.sort(points)
-    first, last = points[tail - 1], points[-tail]
-    if ends[:, 0].min() == first and ends[:, 1].max() == last:
-        return points, np.ones(size)
-    points = points[np.searchsorted(points, first) : np.searchsorted(points, last, "right")]
-    beyond = np.empty((2 * tail + 64) * 2 * (values.size // size), np.float32)
-    beyond = beyond[: lloyd_kernels.outside(values, ends, first, last, beyond)]
-    lloyd_kernels.sort(beyond)
-    edge = int(np.searchsorted(beyond, first))
-    weights = np.ones(points.size + beyond.size)
-    weights[edge : edge + points.size] = (values.size - beyond.size) / points.size
-    return np.concatenate([beyond[:edge], points, beyond[edge:]]), weights
-
-
 def fit(plane: Plane, length: int, bits: int) -> tuple[Flat, Ints]:
     """(centroids of all groups, one group after another; how many each group has) for groups of `length` reals."""
     values, n = plane.data, plane.layout.count
@@ -79,10 +51,12 @@ def fit(plane: Plane, length: int, bits: int) -> tuple[Flat, Ints]:
             if part.size > size:
                 run = lloyd_kernels.RUN
                 ends = plane.group_extremes(run) if groups == 1 else group_extremes(part, run)
-                points, weights = spotted(part, ends, size, (1 << bits) // 8 + 1)
+                counts[group] = lloyd_kernels.lloyd_spotted(part, ends, size, (1 << bits) // 8 + 1, table)
             else:
-                points, weights = np.sort(part), np.ones(part.size)
-            counts[group] = lloyd_kernels.lloyd(points, weights, table[: most_centroids(part.size, bits)])
+                most = most_centroids(part.size, bits)
+                counts[group] = lloyd_kernels.lloyd(np.sort(part), np.ones(part.size), table[:most])
+            if groups == 1:
+                return table[: counts[0]], counts
             tables.append(table[: counts[group]].copy())
         return np.concatenate(tables), counts
     found = np.empty(groups * table.size, np.float32)
@@ -95,20 +69,18 @@ def fit(plane: Plane, length: int, bits: int) -> tuple[Flat, Ints]:
 
 
 def thresholds_of(tables: Flat) -> Flat:
-    """The largest float32 not beyond the middle of each entry and the next, exactly; infinity behind the last."""
-    left, right = tables[:-1].astype(np.float64), tables[1:].astype(np.float64)
-    total = left + right
-    back = total - left
-    lost = (left - (total - back)) + (right - back)  # total + lost is the exact sum (Knuth's two-sum)
-    near = (total / 2).astype(np.float32)
-    over = 2 * near.astype(np.float64) - total > lost
-    near[over] = np.nextafter(near[over], np.float32(-np.inf))
-    return np.append(near, np.float32(np.inf))
+    """As `lloyd_kernels.thresholds`."""
+    found = np.empty(tables.size, np.float32)
+    lloyd_kernels.thresholds(tables, found)
+    return found
 
 
 def starts_of(counts: Ints) -> Ints:
     """Where each group's table starts, and where the last ends, shape (groups + 1,)."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    starts = np.empty(counts.size + 1, np.int64)
+    starts[0] = 0
+    counts.cumsum(out=starts[1:])
+    return starts
 
 
 def guide(thresholds: Flat) -> tuple[Any, ...] | None:

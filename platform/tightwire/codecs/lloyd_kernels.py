@@ -10,7 +10,7 @@ import numpy as np
 
 from tightwire.arrays import Flat
 from tightwire.codecs.kernels import STEP, noise
-from tightwire.wire.words import mul32
+from tightwire.wire.words import add32, mul32, shr32
 
 ROUNDS = 60
 """Of Lloyd's algorithm, at most."""
@@ -25,9 +25,13 @@ _DIGITS = 2048
 @numba.njit(cache=True, nogil=True)
 def sample(values, out):  # type: ignore[no-untyped-def]  # numba infers the types
     """One value of each of `out.size` stretches of equal length to `out`, at a place that looks random."""
-    start = 0
+    length, rest = values.size // out.size, values.size % out.size
+    start = part = 0
     for i in range(out.size):
-        end = (i + 1) * values.size // out.size
+        part += rest
+        more = part >= out.size
+        part -= out.size if more else 0
+        end = start + length + more  # (i + 1) * values.size // out.size
         draw = np.int64(noise(mul32(np.uint32(i), STEP), np.uint32(0), np.uint32(0)))
         out[i] = values[start + (draw * (end - start) >> 24)]
         start = end
@@ -36,32 +40,38 @@ def sample(values, out):  # type: ignore[no-untyped-def]  # numba infers the typ
 @numba.njit(cache=True, nogil=True)
 def _sort(raw):  # type: ignore[no-untyped-def]  # numba infers the types
     a, b = np.empty(raw.size, np.uint32), np.empty(raw.size, np.uint32)
-    ends = np.zeros((3, _DIGITS), np.int32)
+    ends = np.zeros((3, _DIGITS), np.uint32)  # unsigned: numba asks of no sign then
+    lowest, middle, highest = ends[0], ends[1], ends[2]
     top, low = np.uint32(0x80000000), np.uint32(_DIGITS - 1)
     for i in range(raw.size):
         key = np.uint32(raw[i] ^ (np.uint32(np.int32(raw[i]) >> np.int32(31)) | top))
         a[i] = key
-        ends[0, key & low] += 1
-        ends[1, (key >> np.uint32(11)) & low] += 1
-        ends[2, key >> np.uint32(22)] += 1
+        lowest[key & low] += np.uint32(1)
+        middle[shr32(key, np.uint32(11)) & low] += np.uint32(1)
+        highest[shr32(key, np.uint32(22))] += np.uint32(1)
     for place in range(3):
-        total = np.int32(0)
+        total = np.uint32(0)
         for digit in range(_DIGITS):
             here = ends[place, digit]
             ends[place, digit] = total
-            total += here
+            total = add32(total, here)
     for i in range(raw.size):
-        digit = a[i] & low
-        b[ends[0, digit]] = a[i]
-        ends[0, digit] += 1
+        key = a[i]
+        at = lowest[key & low]
+        b[at] = key
+        lowest[key & low] = add32(at, np.uint32(1))
     for i in range(raw.size):
-        digit = (b[i] >> np.uint32(11)) & low
-        a[ends[1, digit]] = b[i]
-        ends[1, digit] += 1
+        key = b[i]
+        digit = shr32(key, np.uint32(11)) & low
+        at = middle[digit]
+        a[at] = key
+        middle[digit] = add32(at, np.uint32(1))
     for i in range(raw.size):
-        digit = a[i] >> np.uint32(22)
-        raw[ends[2, digit]] = np.uint32(a[i] ^ (top | ~np.uint32(np.int32(a[i]) >> np.int32(31))))
-        ends[2, digit] += 1
+        key = a[i]
+        digit = shr32(key, np.uint32(22))
+        at = highest[digit]
+        raw[at] = np.uint32(key ^ (top | ~np.uint32(np.int32(key) >> np.int32(31))))
+        highest[digit] = add32(at, np.uint32(1))
 
 
 def sort(values: Flat) -> None:
@@ -91,6 +101,64 @@ def outside(values, ends, low, high, out):  # type: ignore[no-untyped-def]  # nu
                             out[count] = part[lane]
                             count += 1
     return count
+
+
+@numba.njit(cache=True, nogil=True)
+def spotted(values, ends, size, tail):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Points to fit centroids to, in order, and their weights.
+
+    A value from each of `size` stretches stands for that many. Where values are far apart that is not enough: all that
+    lie beyond the `tail`-th smallest and the `tail`-th largest of these stand for themselves.
+
+    Args:
+        values: Shape (n,), n > size.
+        ends: Smallest and largest of each `RUN` of them, shape (runs, 2).
+        size: Of the sample.
+        tail: 1 to size / 4.
+    """
+    points = np.empty(size, np.float32)
+    sample(values, points)
+    _sort(points.view(np.uint32))
+    low, high = points[tail - 1], points[size - tail]
+    smallest, largest = ends[0]
+    for run in range(1, ends.shape[0]):
+        smallest, largest = min(smallest, ends[run, 0]), max(largest, ends[run, 1])
+    if smallest == low and largest == high:
+        return points, np.ones(size)
+    first, last = 0, size
+    while points[first] < low:
+        first += 1
+    while points[last - 1] > high:
+        last -= 1
+    inner = last - first
+    room = np.empty((2 * tail + 64) * 2 * (values.size // size), np.float32)
+    beyond = room[: outside(values, ends, low, high, room)]
+    _sort(beyond.view(np.uint32))
+    edge = 0
+    while edge < beyond.size and beyond[edge] < low:
+        edge += 1
+    found = np.empty(inner + beyond.size, np.float32)
+    found[:edge] = beyond[:edge]
+    found[edge : edge + inner] = points[first:last]
+    found[edge + inner :] = beyond[edge:]
+    weights = np.ones(found.size)
+    weights[edge : edge + inner] = (values.size - beyond.size) / inner
+    return found, weights
+
+
+@numba.njit(cache=True, nogil=True)
+def thresholds(table, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The largest float32 not beyond the middle of each entry and the next, exactly; infinity behind the last."""
+    for i in range(table.size - 1):
+        left, right = np.float64(table[i]), np.float64(table[i + 1])
+        total = left + right
+        back = total - left
+        lost = (left - (total - back)) + (right - back)  # total + lost is the exact sum (Knuth's two-sum)
+        near = np.float32(total / 2)
+        out[i] = near
+        if 2 * np.float64(near) - total > lost:
+            out[i] = np.nextafter(near, np.float32(-np.inf))
+    out[table.size - 1] = np.inf
 
 
 @numba.njit(cache=True, nogil=True)
@@ -214,6 +282,8 @@ def lloyd(points, weights, table):  # type: ignore[no-untyped-def]  # numba infe
             if count < k:
                 table[count] = points[i] + np.float32(0)
             count += 1
+            if count > k:
+                break
     if count <= k:
         return count
     mass, moment, square = np.zeros(m + 1), np.zeros(m + 1), np.zeros(m + 1)
@@ -239,6 +309,13 @@ def lloyd(points, weights, table):  # type: ignore[no-untyped-def]  # numba infe
                 table[count] = centroid
                 count += 1
     return count
+
+
+@numba.njit(cache=True, nogil=True)
+def lloyd_spotted(values, ends, size, tail, table):  # type: ignore[no-untyped-def]  # numba infers the types
+    """`lloyd` for the points and weights that `spotted` finds."""
+    points, weights = spotted(values, ends, size, tail)
+    return lloyd(points, weights, table)
 
 
 @numba.njit(cache=True, nogil=True)

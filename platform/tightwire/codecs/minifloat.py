@@ -8,6 +8,7 @@ import numpy as np
 from tightwire.arrays import Bytes8, Flat
 from tightwire.codecs import minifloat_kernels as kernels
 from tightwire.codecs.floats import landing
+from tightwire.codecs.kernels import peaks
 from tightwire.codecs.stage import Layout, Plane, Target, Undo
 from tightwire.errors import FrameError
 from tightwire.wire import packing
@@ -132,5 +133,4 @@ class MiniFloat:
 
 def group_peaks(plane: Plane, length: int) -> Flat:
     """The largest magnitude of each group of `length` reals, shape (groups,)."""
-    largest: Flat = np.abs(plane.group_extremes(length)).max(axis=1)
-    return largest
+    return peaks(plane.group_extremes(length))

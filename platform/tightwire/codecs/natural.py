@@ -1,8 +1,10 @@
 """Natural compression: powers of two."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numba
 import numpy as np
 
 from tightwire.arrays import Flat, Ints
@@ -22,19 +24,34 @@ _NORMAL = 126
 _LARGEST = np.finfo(np.float32).max
 
 
+@numba.njit(cache=True, nogil=True)
+def _exponents(peaks, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    for group in range(peaks.size):
+        mantissa, exponent = math.frexp(np.float64(peaks[group]))
+        out[group] = exponent - (mantissa == 0.5) if peaks[group] > 0 else LEAST - 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _powers(top, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    for group in range(top.size):
+        half = 0 if abs(top[group]) <= _NORMAL else top[group] // 2
+        out[0, group] = 0.0 if top[group] < LEAST else math.ldexp(1.0, half)
+        out[1, group] = math.ldexp(1.0, top[group] - half)
+        out[2, group] = _LARGEST
+
+
 def exponents(peaks: Flat) -> Ints:
     """The smallest a with 2**a >= each of the peaks; below `LEAST` for 0."""
-    mantissa, exponent = np.frexp(peaks)
-    return np.where(peaks > 0, exponent.astype(np.int64) - (mantissa == 0.5), LEAST - 1)
+    found = np.empty(peaks.size, np.int64)
+    _exponents(peaks, found)
+    return found
 
 
 def powers(top: Ints) -> Scales:
     """2**top in two factors that are normal floats, the first of them 1 where it can be; 0 where all values are 0."""
-    half = np.where(np.abs(top) <= _NORMAL, 0, top // 2)
-    first = np.where(top < LEAST, 0.0, np.ldexp(1.0, half))
-    return Scales(
-        first.astype(np.float32), np.ldexp(1.0, top - half).astype(np.float32), np.full(top.size, _LARGEST, np.float32)
-    )
+    found = np.empty((3, top.size), np.float32)
+    _powers(top, found)
+    return Scales(found[0], found[1], found[2])
 
 
 @dataclass(frozen=True)

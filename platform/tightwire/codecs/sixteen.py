@@ -38,8 +38,8 @@ def _spread(builder: Any, value: Any, vector: Any) -> Any:
     return builder.shuffle_vector(first, none, ir.Constant(_INTS, [0] * LANES))
 
 
-def _shuffle(builder: Any, table: Any, places: Any) -> Any:
-    """table[places & 15], lane by lane."""
+def shuffle(builder: Any, table: Any, places: Any) -> Any:
+    """Code for table[places & 15], lane by lane: of sixteen floats, at sixteen places."""
     kind = ir.FunctionType(_FLOATS, [_FLOATS, _INTS])
     permute = builder.module.declare_intrinsic("llvm.x86.avx512.permvar.sf.512", fnty=kind)
     return builder.call(permute, [table, places])
@@ -55,7 +55,7 @@ def _look_up(typingctx, table, words, start, shift, weight, out):  # type: ignor
         at, zero = arguments[2], context.get_constant(types.intp, 0)
         entries = _load(context, builder, signature, arguments, 0, zero, _FLOATS)
         word = _load(context, builder, signature, arguments, 1, at, _INTS)
-        found = _shuffle(builder, entries, builder.lshr(word, _spread(builder, arguments[3], _INTS)))
+        found = shuffle(builder, entries, builder.lshr(word, _spread(builder, arguments[3], _INTS)))
         into = _at(context, builder, signature.args[5], arguments[5], at, _FLOATS)
         if signature.args[4] is not types.none:
             product = builder.fmul(found, _spread(builder, arguments[4], _FLOATS))
@@ -74,7 +74,7 @@ def _search(typingctx, thresholds, values, start, shift, out):  # type: ignore[n
         x = _load(context, builder, signature, arguments, 1, at, _FLOATS)
         code = _splat(0)
         for step in (8, 4, 2, 1):  # as many edges as `code` are known to be below x
-            edge = _shuffle(builder, edges, builder.add(code, _splat(step - 1)))
+            edge = shuffle(builder, edges, builder.add(code, _splat(step - 1)))
             above = builder.fcmp_ordered(">", x, edge)
             code = builder.select(above, builder.or_(code, _splat(step)), code)
         into = _at(context, builder, signature.args[4], arguments[4], at, _INTS)

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from tightwire.arrays import Flat, Floats
+from tightwire.arrays import AnyArray, Flat, Floats
+from tightwire.codecs.affine_kernels import shifted
 from tightwire.codecs.groups import group_count
+from tightwire.codecs.kernels import peaks
 from tightwire.codecs.stage import Plane
 
 BLOCK = 8192
@@ -115,6 +117,51 @@ def halves(values: Flat, length: int) -> Floats:
     return out
 
 
+@numba.njit(cache=True, nogil=True)
+def _moments(values, length, low, inverse, half, least, most, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    sums = np.empty((4, LANES))
+    xs, ks, products, squares = sums[0], sums[1], sums[2], sums[3]
+    for group in range(out.shape[0]):
+        begin, end = group * length, min((group + 1) * length, values.size)
+        bottom, scale = low[group], inverse[group]
+        shift = np.float64(bottom)
+        out[group] = 0
+        for start in range(begin, end, BLOCK):
+            part = values[start : min(start + BLOCK, end)]
+            sums[:] = 0
+            for at in range(0, part.size, LANES):
+                row = part[at : at + LANES]
+                for lane in range(row.size):
+                    k = np.float64(np.int32(shifted(row[lane], bottom, scale, least, most, half, np.int32(0))))
+                    x = np.float64(row[lane]) - shift
+                    xs[lane] += x
+                    ks[lane] += k
+                    products[lane] += x * k
+                    squares[lane] += k * k
+            for moment in range(4):
+                out[group, moment] += _fold(sums[moment])
+
+
+def moments(values: Flat, length: int, low: AnyArray, inverse: AnyArray, least: int, most: int) -> Floats:
+    """Sums of x, k, x k and k**2 over each group of `length` values, shape (groups, 4).
+
+    A value less its group's `low` is x; its code k is the nearest integer to x * inverse, halves up, from `least` to
+    `most`, computed as by `tightwire.codecs.affine.quantise`.
+
+    Args:
+        values: Shape (n,), n > 0, contiguous, finite.
+        length: More than 0.
+        low: Shape (groups,), float32 or float64.
+        inverse: Likewise.
+        least: The smallest code.
+        most: The largest.
+    """
+    out = np.empty((group_count(values.size, length), 4))
+    real = low.dtype.type
+    _moments(values, length, low, inverse, real(0.5), real(least), real(most), out)
+    return out
+
+
 def group_sizes(n: int, length: int) -> Floats:
     """Values in each group, shape (groups,)."""
     sizes = np.full(group_count(n, length), float(length))
@@ -151,10 +198,13 @@ class Groups(ABC):
     def halves(self) -> Floats:
         """As the function of that name."""
 
+    @abstractmethod
+    def moments(self, low: AnyArray, inverse: AnyArray, least: int, most: int) -> Floats:
+        """As the function of that name."""
+
     def peaks(self) -> Flat:
         """The largest magnitude of each group, shape (groups,)."""
-        largest: Flat = np.abs(self.extremes()).max(axis=1)
-        return largest
+        return peaks(self.extremes())
 
 
 @dataclass(frozen=True)
@@ -178,3 +228,7 @@ class PlaneGroups(Groups):
     def halves(self) -> Floats:
         """As the function of that name."""
         return halves(self.plane.data, self.length)
+
+    def moments(self, low: AnyArray, inverse: AnyArray, least: int, most: int) -> Floats:
+        """As the function of that name."""
+        return moments(self.plane.data, self.length, low, inverse, least, most)

@@ -47,6 +47,18 @@ def quantise(values: Flat, affine: Affine, *, key: int | None = None, shift: flo
     return twins.pack((codes + affine.zero).astype(np.uint32), affine.bits)
 
 
+def moments(values: Flat, length: int, low: Flat, inverse: Flat, least: int, most: int) -> Floats:
+    """The twin of `tightwire.codecs.sums.moments`."""
+    rows = []
+    for group, start in enumerate(range(0, values.size, length)):
+        part = values[start : start + length]
+        half = low.dtype.type(0.5)
+        k = np.floor(np.clip((part - low[group]) * inverse[group] + half, least, most)).astype(np.float64)
+        x = part.astype(np.float64) - np.float64(low[group])
+        rows.append([ordered_sum(terms) for terms in (x, k, x * k, k * k)])
+    return np.array(rows)
+
+
 def quantise_sign(values: Flat) -> Bytes8:
     """The twin of `tightwire.codecs.affine_kernels.quantise_sign`."""
     return twins.pack((values >= 0).astype(np.uint32), 1)

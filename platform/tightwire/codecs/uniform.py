@@ -33,8 +33,16 @@ class Uniform(AffineStage):
     running range r <- 0.9 r + 0.1 (range of the update), as it was before the update; what lies outside is cut to its
     ends. A group of equal values uses its own range, so that zeros stay zeros. The range used is on the wire.
 
+    A fitted range changes what codes stand for once they are known, by least squares, as the decoder does not care
+    where its range comes from. Values x have the codes k of the nearest levels of their own range, and then value is
+    regressed on code: the affine form's levels become a' + code * s' with s' = cov(x, k) / var(k) and
+    a' = mean(x) - s' mean(k), the symmetric form's (code - L) s' with s' = sum x (k - L) / sum (k - L)**2, and
+    a' and a' + L s', or L s', are on the wire. Codes are those of rounding to the nearest in a dynamic range, and the
+    squared error is the least that even levels reach with them, but for the rounding of what is on the wire. It asks
+    for rounding=nearest and costs one pass more.
+
     Stochastic rounding of a dynamic range is unbiased, with squared error at most n s**2 / 4; other roundings err by at
-    most s / 2 a value and want error feedback, as a static range does.
+    most s / 2 a value and want error feedback, as static and fitted ranges do.
 
     Raises:
         CodecError: When arguments are out of range or do not go together.
@@ -46,14 +54,13 @@ class Uniform(AffineStage):
     levels: int | None = None
     """2 to 65536; odd for the symmetric form."""
     form: Literal["affine", "symmetric"] = "affine"
-    range: Literal["dynamic", "static"] = "dynamic"
+    range: Literal["dynamic", "static", "fitted"] = "dynamic"
     per: Per = "tensor"
     bucket: int = 0
     """Values that share a range, 0 for all."""
 
     name: ClassVar[str] = "uniform"
     example: ClassVar[str] = "uniform(4)"
-    passes: ClassVar[float] = 2.0
     source: ClassVar[str] = "Konecny et al. 2016, arXiv 1610.05492, section 3"
 
     def __post_init__(self) -> None:
@@ -70,12 +77,21 @@ class Uniform(AffineStage):
                 raise CodecError(f"symmetric uniform takes an odd number of levels, got {self.levels}")
             if self.rounding == "floor":
                 raise CodecError("symmetric uniform rounds stochastic or nearest, not floor, which has no level for 0")
+        if self.range == "fitted" and self.rounding != "nearest":
+            raise CodecError(
+                f"uniform fits a range to the nearest levels: it takes rounding=nearest, got {self.rounding}"
+            )
         check_groups("uniform", self.per, self.bucket)
 
     @property
     def numbers(self) -> int:  # type: ignore[override]  # depends on the form
         """A range or a largest magnitude."""
         return 1 if self.form == "symmetric" else 2
+
+    @property
+    def passes(self) -> float:  # type: ignore[override]  # depends on the range
+        """For the range and for the codes, and one to fit."""
+        return 3.0 if self.range == "fitted" else 2.0
 
     @property
     def count(self) -> int:
@@ -100,13 +116,17 @@ class Uniform(AffineStage):
         return self.form == "symmetric" or (self.per == "tensor" and not self.bucket)
 
     def bound(self, layout: Layout) -> float:
-        """N s**2 / 4 with s from (b - a)**2 <= 2 ||x||**2, or max |x| <= ||x||; none for a static range."""
+        """N s**2 / 4 with s from (b - a)**2 <= 2 ||x||**2, or max |x| <= ||x||; none for a static range.
+
+        A fitted range is no worse than sending zeros, where the nearest levels may be.
+        """
         if self.range == "static":
             return super().bound(layout)
         n = group_length(layout, self.per, self.bucket)
         if self.form == "affine":
             steps = self.count if self.rounding == "floor" else self.count - 1
-            return n / (2 * steps**2)
+            worst = n / (2 * steps**2)
+            return min(worst, 1.0) if self.range == "fitted" else worst
         worst = n / (self.count - 1) ** 2
         return min(worst, 1 - 1 / n) if self.rounding == "nearest" else worst
 
@@ -116,7 +136,7 @@ class Uniform(AffineStage):
         constant = own[:, 0] == own[:, 1]
         if self.form == "symmetric":
             own = groups.peaks()[:, None]
-        if self.range == "dynamic":
+        if self.range != "static":
             return own
         running = context.memory
         if running is None or running.size != own.size:
@@ -133,6 +153,27 @@ class Uniform(AffineStage):
         if self.rounding == "floor":
             return Affine.cells(*in_order(scales), self.count, length)
         return Affine.spanning(*in_order(scales), self.count - 1, length)
+
+    def fitted(self, scales: Flat, affine: Affine, groups: Groups) -> Flat:
+        """The ranges, or largest magnitudes, whose levels are nearest to the values in the mean square.
+
+        A group keeps its own where all its values are equal, or where no range of float32 is the one looked for.
+        """
+        if self.range != "fitted":
+            return scales
+        least, most = -affine.zero, affine.top - affine.zero
+        x, k, products, squares = groups.moments(affine.low, affine.inverse, least, most).T
+        n = groups.sizes
+        with np.errstate(all="ignore"):  # of groups that keep their own
+            if self.form == "symmetric":
+                ends = (products / squares * most)[:, None]
+            else:
+                step = (products - x * k / n) / (squares - k * k / n)
+                start = scales[:, 0] + (x - step * k) / n
+                ends = np.stack([start, start + step * most], axis=1)
+            found = ends.astype(np.float32)
+        good = np.isfinite(found).all(axis=1) & (found[:, 0] <= found[:, -1])
+        return np.where(good[:, None], found, scales)
 
     def codes(self, values: Flat, affine: Affine, context: Context) -> Bytes8:
         """Rounded as asked for."""

@@ -12,7 +12,8 @@ from tightwire.codecs.natural import LEAST, Natural, exponents, powers
 from tightwire.codecs.stage import Context, Layout
 from tightwire.errors import FrameError
 from tightwire.tensors.floats import stochastic_small
-from tightwire.tensors.planes import TensorGroups, TensorPlane, TensorTarget, TensorUndo, column, rows
+from tightwire.tensors.grids import column, rows
+from tightwire.tensors.planes import TensorGroups, TensorPlane, TensorTarget, TensorUndo
 from tightwire.tensors.words import noise, pack, unpack
 from tightwire.wire.streams import Sink, Source
 

@@ -1,6 +1,6 @@
 """What flows between the stages of a chain on a device: as in `tightwire.codecs.stage`, but tensors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,26 +11,9 @@ from torch import Tensor
 from tightwire.arrays import AnyArray, Flat, Floats
 from tightwire.codecs.stage import Layout, Plane
 from tightwire.codecs.sums import BLOCK, LANES, Groups, deviations_of
+from tightwire.tensors.grids import column, rows, scaled
 
 FOLD = 0x7FFFFFFF
-
-
-def rows(values: Tensor, length: int) -> Iterator[tuple[slice, Tensor]]:
-    """Groups of `length` values as rows, and which groups they are: all whole ones, and the shorter last one.
-
-    Args:
-        values: Shape (n,), contiguous.
-        length: 1 to n.
-    """
-    whole = values.numel() // length
-    yield slice(0, whole), values[: whole * length].view(whole, length)
-    if values.numel() > whole * length:
-        yield slice(whole, whole + 1), values[whole * length :].view(1, -1)
-
-
-def column(numbers: AnyArray, device: torch.device) -> Tensor:
-    """One number a group, shape (groups,), as a column beside the groups' values."""
-    return torch.from_numpy(np.ascontiguousarray(numbers)).to(device)[:, None]
 
 
 def _keys(raw: Tensor) -> Tensor:
@@ -155,3 +138,11 @@ class TensorGroups(Groups):
         below, above = values.clamp(max=0.0), values.clamp(min=0.0)
         ends = (_ordered(below, self.length), _ordered(above, self.length))
         return np.stack([*ends, np.concatenate(negative)], axis=1)
+
+    def moments(self, low: AnyArray, inverse: AnyArray, least: int, most: int) -> Floats:
+        """As `tightwire.codecs.sums.moments`."""
+        x, start = self._values, column(low, self.plane.data.device)
+        for groups, part in rows(x, self.length):
+            part -= start[groups]
+        k = scaled(self.plane.data, self.length, low, inverse, 0.5, least, most).floor_().to(torch.float64)
+        return np.stack([_ordered(terms, self.length) for terms in (x, k, x * k, k * k)], axis=1)

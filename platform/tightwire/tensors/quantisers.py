@@ -10,7 +10,8 @@ from tightwire.codecs.affine import Affine, AffineStage, check_largest
 from tightwire.codecs.groups import group_length
 from tightwire.codecs.stage import Context, Layout
 from tightwire.codecs.uniform import Uniform
-from tightwire.tensors.planes import TensorGroups, TensorPlane, TensorTarget, TensorUndo, column, rows
+from tightwire.tensors.grids import column, rows, scaled
+from tightwire.tensors.planes import TensorGroups, TensorPlane, TensorTarget, TensorUndo
 from tightwire.tensors.words import noise, pack, unpack
 from tightwire.wire.streams import Sink, Source
 
@@ -18,27 +19,20 @@ Codes = Callable[[Any, Tensor, Affine, Context], Tensor]
 """Codes of float32 values on grids, int32, both of shape (n,); the first argument is the stage."""
 
 
-def _scaled(values: Tensor, affine: Affine, shift: float) -> Tensor:
-    """Where values lie on their grids, shape (n,), in float32 or float64; what is no number goes to the first code."""
-    low, inverse = column(affine.low, values.device), column(affine.inverse, values.device)
-    scaled = torch.empty(values.numel(), dtype=low.dtype, device=values.device)
-    for (groups, part), (_, into) in zip(rows(values, affine.length), rows(scaled, affine.length), strict=True):
-        torch.sub(part, low[groups], out=into)
-        into.mul_(inverse[groups])
-    if shift:
-        scaled.add_(shift)
+def _placed(values: Tensor, affine: Affine, shift: float) -> Tensor:
+    """Where values lie on their grids, counted from the code for 0 where there is one."""
     least, most = -affine.zero, affine.top - affine.zero
-    return scaled.clamp_(least, most).nan_to_num_(nan=least)
+    return scaled(values, affine.length, affine.low, affine.inverse, shift, least, most)
 
 
 def quantise_shifted(values: Tensor, affine: Affine, shift: float) -> Tensor:
     """Codes of values, rounded down after `shift` is added."""
-    return _scaled(values, affine, shift).floor_().to(torch.int32).add_(affine.zero)
+    return _placed(values, affine, shift).floor_().to(torch.int32).add_(affine.zero)
 
 
 def quantise_stochastic(values: Tensor, affine: Affine, key: int) -> Tensor:
     """Codes of values, rounded up with the probability of their fraction."""
-    fraction = _scaled(values, affine, 0.0)
+    fraction = _placed(values, affine, 0.0)
     whole = fraction.floor()
     fraction.sub_(whole)
     draws = noise(values.numel(), key, values.device).to(fraction.dtype).mul_(2.0**-24)

@@ -74,8 +74,7 @@ def seal(sink: Sink, *, digest: bytes, round: int, client: int, line: str) -> tu
             raise CodecError(f"{name} must be in [0, 2**32) to travel in a frame, got {value}")
     if len(line) > MAX_LINE:
         raise CodecError(f"a codec line takes at most {MAX_LINE} bytes in a frame, got {len(line)}")
-    inside = sink.sections
-    length = inside.total + envelope_length(line)
+    length = sink.length + envelope_length(line)
     head = _FIXED.pack(MAGIC, VERSION, length, digest, round, client, len(line)) + line.encode("ascii")
     pieces: list[bytes | memoryview] = [head, *sink.pieces]
     if length < _SHORT:
@@ -84,7 +83,7 @@ def seal(sink: Sink, *, digest: bytes, round: int, client: int, line: str) -> tu
     for piece in pieces:
         check.update(piece)
     frame = b"".join((*pieces, _CHECK.pack(check.value)))
-    return frame, inside + Sections(header=len(head), check=_CHECK.size)
+    return frame, sink.within(header=len(head), check=_CHECK.size)
 
 
 def peek(frame: bytes) -> tuple[int, int]:

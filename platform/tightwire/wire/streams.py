@@ -20,9 +20,19 @@ class Sink:
         self._booked[section] += len(piece)
 
     @property
+    def length(self) -> int:
+        """Bytes so far."""
+        return sum(self._booked.values())
+
+    @property
     def sections(self) -> Sections:
         """Bytes so far, by section."""
-        return Sections(**self._booked)
+        return Sections(*self._booked.values())
+
+    def within(self, header: int, check: int) -> Sections:
+        """Bytes by section between a header and a checksum of so many bytes."""
+        booked = self._booked
+        return Sections(*{**booked, "header": booked["header"] + header, "check": booked["check"] + check}.values())
 
 
 class Source:
