@@ -1,3 +1,7 @@
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -44,6 +48,19 @@ def test_header_tells_round_client_and_line() -> None:
     header = decode_header(frame)
     assert (header.round, header.client, header.digest) == (5, 6, MLP.digest)
     assert header.line == "topk(0.1)|uniform(4)|rans"
+
+
+def test_what_was_hashed_in_another_process_is_found_again() -> None:
+    program = """
+import pickle, sys
+from tightwire.codecs.codec import Codec
+from tightwire.wire.schema import Schema
+found = Codec.parse("topk(0.1); w: fp16"), Schema.single(3)
+sys.stdout.buffer.write(pickle.dumps({one: hash(one) for one in found}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    found = pickle.loads(done.stdout)  # noqa: S301 - our own
+    assert {Codec.parse("topk(0.1); w: fp16"), Schema.single(3)} == set(found)
 
 
 def test_wrong_schema_round_and_client_are_refused() -> None:

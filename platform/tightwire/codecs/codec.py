@@ -1,5 +1,6 @@
 """A codec: one line that says how every tensor of an update is coded, and the frames it makes."""
 
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -58,10 +59,10 @@ class Codec:
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.default, self.rules))
+        return zlib.crc32(str(self).encode())
 
     def __hash__(self) -> int:
-        """Computed once: what is known of a codec and a schema is looked up for every frame."""
+        """Computed once, as each frame looks a codec up; and the same in all processes, as codecs travel."""
         return self._hash
 
     def __str__(self) -> str:

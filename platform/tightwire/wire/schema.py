@@ -48,10 +48,10 @@ class Schema:
 
     @cached_property
     def _hash(self) -> int:
-        return hash(self.tensors)
+        return int.from_bytes(self.digest)
 
     def __hash__(self) -> int:
-        """Computed once: what is known of a schema is looked up for every frame."""
+        """Computed once, as each frame looks a schema up; and the same in all processes, as schemas travel."""
         return self._hash
 
     @classmethod
