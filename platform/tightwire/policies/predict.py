@@ -209,7 +209,7 @@ def _index(k: int, n: int) -> float:
     return 1 + min(golomb, packed_length(n, 1), packed_length(k, (n - 1).bit_length()))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _coded(kept, width, entropy, levels):  # type: ignore[no-untyped-def]  # numba infers them
     """Bytes of one tensor's codes and table under `tightwire.wire.rans`.
 
@@ -227,7 +227,7 @@ def _coded(kept, width, entropy, levels):  # type: ignore[no-untyped-def]  # num
     return min(length, (kept * width + 7) // 8 + 1.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def code_bytes(rans, width, kept, point, tensor, cut, levels, doubled, table):  # type: ignore[no-untyped-def]  # so
     """Expected bytes of one tensor's codes and their table at one density."""
     if not rans:
@@ -238,7 +238,7 @@ def code_bytes(rans, width, kept, point, tensor, cut, levels, doubled, table):  
     return _coded(kept, width, entropy, used)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _table(tensors, bits, kept, wanted, rans, starts, cells, counts, sums, squares, low, high, table):  # type: ignore[no-untyped-def]  # so
     coded = np.zeros((len(tensors), len(bits), kept.shape[1]))
     error = np.zeros(coded.shape)
@@ -262,7 +262,7 @@ def _table(tensors, bits, kept, wanted, rans, starts, cells, counts, sums, squar
     return coded, error
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _search(  # type: ignore[no-untyped-def]  # numba infers them
     tensors, bits, kept, given, allowed, rans, dense, starts, cells, counts, sums, squares, low, high, table
 ):
