@@ -272,8 +272,24 @@ def _pieces(codec: Codec, schema: Schema) -> tuple[Piece, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _parse(line: str, known: tuple[type[Stage], ...]) -> Codec:  # noqa: ARG001 - what a line means depends on them
+def _parse(line: str, known: tuple[type[Stage], ...]) -> Codec:  # what a line means depends on them
+    first, *rules = line.split(";")
+    try:
+        if rules:  # many lines are made of few chains
+            return Codec(_chain(first, known), tuple((name, _chain(text, known)) for name, text in map(_rule, rules)))
+    except CodecError:
+        pass  # the grammar says where in the whole line it is wrong
     return Codec(*grammar.parse(line))
+
+
+def _rule(text: str) -> tuple[str, str]:
+    name, _, chain = text.partition(":")
+    return grammar.pattern(name), chain
+
+
+@lru_cache(maxsize=4096)
+def _chain(text: str, known: tuple[type[Stage], ...]) -> Chain:  # noqa: ARG001 - as above
+    return grammar.parse(text)[0]
 
 
 def flat(update: npt.ArrayLike, schema: Schema) -> Flat:
