@@ -85,7 +85,7 @@ def layered(
     Returns:
         None where there is one layer only, or none of the options is short enough.
     """
-    layers = layers_of(stats.schema, tuple(bits), tuple(densities), entropy)
+    layers = layers_of(stats.schema, tuple(bits), tuple(densities), entropy, stats.tag)
     if len(layers.names) < 2:
         return None
     known, widths = layers.known, widths_of(tuple(bits))
@@ -121,13 +121,15 @@ def _sum(numbers: list[float]) -> float:
 
 
 @lru_cache(maxsize=64)
-def layers_of(schema: Schema, bits: tuple[int, ...], densities: tuple[float, ...], entropy: Entropy) -> Layers:
-    """How tensors are told apart; arguments as `layered`.
+def layers_of(
+    schema: Schema, bits: tuple[int, ...], densities: tuple[float, ...], entropy: Entropy, tag: int = 0
+) -> Layers:
+    """How tensors are told apart; arguments as `layered`, and `UpdateStats.tag`.
 
     The default chain is for all tensors that no rule can name, or else for the largest. Where rules for all others
     might make a line longer than a frame takes, the smallest tensors go to the default chain as well.
     """
-    known = known_of(schema, bits, densities, entropy)
+    known = known_of(schema, bits, densities, entropy, tag)
     tensors = [tensor for tensor in schema.tensors if tensor.size]
     members = [tensors[at] for at in known.tensors]
     words = np.array([[len(quantised(b, d, entropy).replace(" ", "")) for d in densities] for b in bits], np.int64)

@@ -44,7 +44,7 @@ class Known:
     part: Floats
     """Bytes of each compressed tensor but its codes and their table, shape (compressed tensors, densities)."""
     plain: int
-    """Bytes of the tensors that are sent plain."""
+    """Bytes of the tensors that are sent plain, and of the frame's authentication."""
     given: Floats
     """All bytes but the codes and their tables, of frames with one chain, shape (bits, densities)."""
 
@@ -54,7 +54,7 @@ class Grid:
     """Predictions of frames with one chain for all tensors, of shape (bits, densities)."""
 
     bytes: Floats
-    """Expected length of the frame."""
+    """Expected length of the frame, and of its authentication where there is any."""
     error: Floats
     """Expected squared error of what is decoded."""
 
@@ -100,7 +100,7 @@ def predict(
         wanted: The points, each its bit width and density; None for all. What stands at the others means nothing.
     """
     table = predict_tensors(stats, bits, densities, entropy, wanted)
-    known = known_of(stats.schema, tuple(bits), tuple(densities), entropy)
+    known = known_of(stats.schema, tuple(bits), tuple(densities), entropy, stats.tag)
     return Grid(known.given + (table.bytes - known.part[:, None, :]).sum(axis=0), table.error.sum(axis=0))
 
 
@@ -112,7 +112,7 @@ def predict_tensors(
     wanted: Sequence[tuple[int, float]] | None = None,
 ) -> Table:
     """Predict the grid, tensor by tensor; see `predict`."""
-    known = known_of(stats.schema, tuple(bits), tuple(densities), entropy)
+    known = known_of(stats.schema, tuple(bits), tuple(densities), entropy, stats.tag)
     mask = _mask(tuple(bits), tuple(densities), None if wanted is None else tuple(wanted))
     coded, error = _table(
         known.tensors, widths_of(tuple(bits)), known.kept, mask, entropy == "rans", *columns(stats), TABLES
@@ -138,7 +138,7 @@ def best_within(
     Returns:
         None where nothing is short enough.
     """
-    known = known_of(stats.schema, tuple(bits), tuple(densities), entropy)
+    known = known_of(stats.schema, tuple(bits), tuple(densities), entropy, stats.tag)
     options = entropy == "rans", densities[-1] == 1
     row, column, length, error, free = _search(
         known.tensors, widths_of(tuple(bits)), known.kept, known.given, allowed, *options, *columns(stats), TABLES
@@ -176,8 +176,10 @@ def _mask(
 
 
 @lru_cache(maxsize=64)
-def known_of(schema: Schema, bits: tuple[int, ...], densities: tuple[float, ...], entropy: Entropy) -> Known:
-    """What is known before any update of that schema is seen; arguments as `predict`."""
+def known_of(
+    schema: Schema, bits: tuple[int, ...], densities: tuple[float, ...], entropy: Entropy, tag: int = 0
+) -> Known:
+    """What is known before any update of that schema is seen; arguments as `predict`, and `UpdateStats.tag`."""
     sizes = [tensor.size for tensor in schema.tensors if tensor.size]
     tensors = [at for at, size in enumerate(sizes) if size >= small(schema.size)]
     kept = np.array([[TopK(density).kept(sizes[at]) for density in densities] for at in tensors], np.int64)
@@ -186,7 +188,7 @@ def known_of(schema: Schema, bits: tuple[int, ...], densities: tuple[float, ...]
         [[SCALES + _index(k, sizes[at]) for k in row] for at, row in zip(tensors, kept.tolist(), strict=True)]
     )
     part = part.reshape(kept.shape)
-    plain = 4 * (sum(sizes) - sum(sizes[at] for at in tensors))
+    plain = 4 * (sum(sizes) - sum(sizes[at] for at in tensors)) + tag
     envelopes = np.array(
         [
             [envelope_length(Codec.parse(quantised(width, density, entropy)).compact) for density in densities]

@@ -290,25 +290,28 @@ class UpdateStats:
     """Sum of the magnitudes in each cell."""
     squares: Floats
     """Sum of the squares in each cell."""
+    tag: int = 0
+    """Bytes of authentication behind the frame that carries the update."""
 
     @classmethod
-    def of(cls, update: Flat, schema: Schema) -> "UpdateStats":
+    def of(cls, update: Flat, schema: Schema, tag: int = 0) -> "UpdateStats":
         """The statistics of one update.
 
         Args:
             update: Finite float32 values, shape (schema.size,): the very vector that will be encoded.
             schema: The tensors whose concatenation the vector is.
+            tag: Bytes of authentication behind its frame.
 
         Returns:
             The same statistics, bit for bit, on any machine.
 
         Raises:
-            ValueError: The vector does not have the schema's size.
+            ValueError: The vector does not have the schema's size, or is not finite.
         """
         if update.shape != (schema.size,):
             raise ValueError(f"an update of this schema has shape ({schema.size},), got {update.shape}")
         sizes, bounds = _bounds(schema)
-        return cls(schema, sizes, *histogram(np.ascontiguousarray(update, np.float32), bounds))
+        return cls(schema, sizes, *histogram(np.ascontiguousarray(update, np.float32), bounds), tag)
 
     @property
     def size(self) -> int:
