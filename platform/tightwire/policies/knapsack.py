@@ -28,7 +28,7 @@ def knapsack(costs: Floats, errors: Floats, limit: float) -> Ints | None:
     Returns:
         The option of each item, shape (items,); None where even the cheapest ones cost more than the limit.
     """
-    choice: Ints = _knapsack(costs, errors, limit)
+    choice: Ints = cheapest(costs, errors, limit)
     return None if len(costs) and choice[0] < 0 else choice
 
 
@@ -84,7 +84,8 @@ def _exchange(costs, errors, frontier, counts, at, left):  # type: ignore[no-unt
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _knapsack(costs, errors, limit):  # type: ignore[no-untyped-def]  # numba infers them
+def cheapest(costs, errors, limit):  # type: ignore[no-untyped-def]  # numba infers them
+    """`knapsack` for compiled code; -1 for all items where there is none."""
     items, options = costs.shape
     frontier = np.empty((items, options), np.int64)
     hull = np.empty((items, options), np.int64)

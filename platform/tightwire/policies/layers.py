@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from tightwire.arrays import Floats, Ints
-from tightwire.policies.knapsack import knapsack
+from tightwire.policies.knapsack import cheapest
 from tightwire.policies.levels import TABLES
 from tightwire.policies.lines import Entropy, quantised
 from tightwire.policies.predict import Known, Point, code_bytes, columns, known_of, widths_of
@@ -92,12 +92,10 @@ def layered(
     room = limit - layers.share
     options = entropy == "rans", densities[-1] == 1, room
     first = start.row, start.column, max(start.error, 1e-300) / limit
-    costs, lost = _offers(
+    choice, coded, lost = _chosen(
         known.tensors, widths, known.kept, layers.fixed, layers.layer, *options, *first, *columns(stats), TABLES,
     )  # fmt: skip
-    grid = len(widths) * known.kept.shape[1]
-    choice = knapsack(costs.reshape(-1, grid), lost.reshape(-1, grid), room)
-    if choice is None:
+    if choice[0] < 0:
         return None
     picks = [divmod(option, known.kept.shape[1]) for option in choice.tolist()]
     chains = [quantised(bits[row], densities[point], entropy) for row, point in picks]
@@ -105,19 +103,14 @@ def layered(
     line = "; ".join((chains[0], *rules))
     tensors = [picks[layer] for layer in layers.of]
     kept = [known.kept.item(at, point) for at, (_, point) in enumerate(tensors)]
-    coded = [costs.item(at, *pick) - layers.fixed.item(at, *pick) for at, pick in enumerate(picks)]
     part = [known.part.item(at, point) for at, (_, point) in enumerate(tensors)]
     return Layered(
         line=line,
         bits=sum(k * bits[row] for k, (row, _) in zip(kept, tensors, strict=True)) / sum(kept),
         density=sum(kept) / layers.values,
-        bytes=_sum(coded) + _sum(part) + known.plain + envelope_length(line.replace(" ", "")),
-        error=_sum([lost.item(at, *pick) for at, pick in enumerate(picks)]),
+        bytes=float(coded.sum()) + float(np.add.reduce(part)) + known.plain + envelope_length(line.replace(" ", "")),
+        error=float(lost.sum()),
     )
-
-
-def _sum(numbers: list[float]) -> float:
-    return float(np.add.reduce(numbers))
 
 
 @lru_cache(maxsize=64)
@@ -226,3 +219,23 @@ def _offers(  # type: ignore[no-untyped-def]  # numba infers them
             price = math.sqrt(least) * math.sqrt(most)
             tries += 1
     return cost, error
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _chosen(  # type: ignore[no-untyped-def]  # numba infers them
+    tensors, bits, kept, fixed, layer, rans, dense, room, row, point, price,
+    starts, cells, counts, sums, squares, low, high, table,
+):  # fmt: skip
+    """The option of each layer, flat over (bits, densities) and -1 for none, the bytes of its codes, and its error."""
+    costs, error = _offers(
+        tensors, bits, kept, fixed, layer, rans, dense, room, row, point, price,
+        starts, cells, counts, sums, squares, low, high, table,
+    )  # fmt: skip
+    layers, rows, points = fixed.shape
+    choice = cheapest(costs.reshape(layers, rows * points), error.reshape(layers, rows * points), room)
+    coded, lost = np.zeros(layers), np.zeros(layers)
+    for own in range(layers):
+        if choice[own] >= 0:
+            at = own, choice[own] // points, choice[own] % points
+            coded[own], lost[own] = costs[at] - fixed[at], error[at]
+    return choice, coded, lost
