@@ -104,7 +104,5 @@ def test_the_table_is_emptied_as_often_as_it_must_be_and_nothing_is_lost() -> No
     update = (draw.normal(size=1_200_000) * 2.0 ** draw.integers(-40, 1, 1_200_000)).astype(np.float32)
     update[::7] = 0
     ours, twin = histogram(update, bounds_of(update.size)), histogram_numpy(update, bounds_of(update.size))
-    for mine, other in zip(ours[:6], twin[:6], strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-12)
-    for mine, other in zip(ours[6:], twin[6:], strict=True):
+    for mine, other in zip(ours, twin, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-12)
