@@ -1,7 +1,13 @@
+import os
+import pickle
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tightwire.codecs import grammar
 from tightwire.codecs.chain import Chain
 from tightwire.codecs.codec import Codec
 from tightwire.codecs.entropy import Rans
@@ -29,6 +35,31 @@ def test_every_codec_prints_a_line_that_parses_back_to_it(codec: Codec) -> None:
     assert Codec.parse(str(codec)) == codec
     assert Codec.parse(codec.compact) == codec
     assert " " not in codec.compact
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.sampled_from(["topk(0.1)", "uniform(4)", "rans", "|", ";", "a*", "b.c", ":", " ", "\t", "é", "("])))
+def test_a_line_taken_apart_at_its_rules_means_what_the_grammar_says(words: list[str]) -> None:
+    line = "".join(words)
+    try:
+        whole: object = Codec(*grammar.parse(line))
+    except CodecError as error:
+        whole = str(error)
+    try:
+        assert Codec.parse(line) == whole
+    except CodecError as error:
+        assert str(error) == whole  # noqa: PT017 - parsing may also succeed
+
+
+def test_a_chain_is_found_in_a_dictionary_of_another_process() -> None:
+    there = "import pickle, sys; from tightwire.codecs.codec import Codec; c = Codec.parse('topk(0.1) | fp16').default"
+    made = subprocess.run(
+        [sys.executable, "-c", f"{there}; hash(c); sys.stdout.buffer.write(pickle.dumps(c))"],
+        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        check=True,
+    )
+    assert pickle.loads(made.stdout) in {Codec.parse("topk(0.1) | fp16").default: "here"}  # noqa: S301 - our own
 
 
 @settings(deadline=None, max_examples=300)

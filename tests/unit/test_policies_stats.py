@@ -85,3 +85,24 @@ def test_a_cell_of_very_many_values_is_summed_without_overflow() -> None:
     np.testing.assert_array_equal(stats.counts, [update.size - 1, 1])
     np.testing.assert_allclose(stats.sums / stats.counts, [float(update[0]), 1], rtol=1e-12)
     np.testing.assert_allclose(stats.squares / stats.counts, [float(update[0]) ** 2, 1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, -np.nan])
+def test_an_update_that_is_not_finite_is_refused_and_leaves_nothing_behind(value: float) -> None:
+    update = np.random.default_rng(0).normal(size=300).astype(np.float32)
+    spoiled = np.append(update, np.float32(value))
+    with pytest.raises(ValueError, match="must be finite, got one that holds infinity or NaN"):
+        histogram(spoiled, bounds_of(300, 1))
+    with pytest.raises(ValueError, match="must be finite"):
+        UpdateStats.of(np.append(spoiled, update), schema_of(601))
+    for ours, twin in zip(histogram(update, bounds_of(300)), histogram_numpy(update, bounds_of(300)), strict=True):
+        np.testing.assert_array_equal(ours, twin)
+
+
+def test_the_table_is_emptied_as_often_as_it_must_be_and_nothing_is_lost() -> None:
+    draw = np.random.default_rng(0)
+    update = (draw.normal(size=1_200_000) * 2.0 ** draw.integers(-40, 1, 1_200_000)).astype(np.float32)
+    update[::7] = 0
+    ours, twin = histogram(update, bounds_of(update.size)), histogram_numpy(update, bounds_of(update.size))
+    for mine, other in zip(ours, twin, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-12)

@@ -60,6 +60,16 @@ class Chain:
             if reason := misfit(self.stages[:position], self.stages[position]):
                 raise CodecError(reason)
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.stages)
+
+    def __reduce__(self) -> tuple[type["Chain"], tuple[tuple[Stage, ...]]]:
+        return Chain, (self.stages,)  # hashes differ from process to process
+
     def __str__(self) -> str:
         return " | ".join(map(str, self.stages))
 

@@ -252,13 +252,14 @@ def small(size: int) -> int:
 @lru_cache(maxsize=4096)
 def _pieces(codec: Codec, schema: Schema) -> tuple[Piece, ...]:
     least = small(schema.size)
+    patterns = tuple(pattern for pattern, _ in codec.rules)
     members: dict[object, list[int]] = {}
     chains: dict[object, Chain] = {}
     sections: dict[object, str] = {}
     for position, tensor in enumerate(schema.tensors):
         if not tensor.size:
             continue
-        rule = next((at for at, (pattern, _) in enumerate(codec.rules) if fnmatchcase(tensor.name, pattern)), None)
+        rule = _first(tensor.name, patterns)
         chain = codec.default if rule is None else codec.rules[rule][1]
         key: object = ("flattened", rule) if chain.flattens else position
         plain = rule is None and not chain.flattens and not chain.plain and tensor.size < least
@@ -280,9 +281,32 @@ def _pieces(codec: Codec, schema: Schema) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
+@lru_cache(maxsize=4096)
+def _first(name: str, patterns: tuple[str, ...]) -> int | None:
+    """The first of the patterns that a name matches."""
+    return next((at for at, pattern in enumerate(patterns) if fnmatchcase(name, pattern)), None)
+
+
 @lru_cache(maxsize=1024)
-def _parse(line: str, known: tuple[type[Stage], ...]) -> Codec:  # noqa: ARG001 - what a line means depends on them
+def _parse(line: str, known: tuple[type[Stage], ...]) -> Codec:  # what a line means depends on them
+    first, *rules = line.split(";")
+    try:
+        if rules:  # many lines are made of few chains
+            return Codec(_chain(first, known), tuple((name, _chain(text, known)) for name, text in map(_rule, rules)))
+    except CodecError:
+        pass  # the grammar says where in the whole line it is wrong
     return Codec(*grammar.parse(line))
+
+
+@lru_cache(maxsize=4096)
+def _rule(text: str) -> tuple[str, str]:
+    name, _, chain = text.partition(":")
+    return grammar.pattern(name), chain
+
+
+@lru_cache(maxsize=4096)
+def _chain(text: str, known: tuple[type[Stage], ...]) -> Chain:  # noqa: ARG001 - as above
+    return grammar.parse(text)[0]
 
 
 def flat(update: npt.ArrayLike, schema: Schema) -> Flat:

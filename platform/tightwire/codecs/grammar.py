@@ -89,6 +89,19 @@ def parse(line: str) -> tuple[Chain, tuple[Rule, ...]]:
     return default, tuple(rules)
 
 
+def pattern(text: str) -> str:
+    """The pattern that stands before a rule's colon.
+
+    Raises:
+        CodecError: None does.
+    """
+    tokens = _Tokens(text)
+    found = tokens.word("a pattern over tensor names")
+    if tokens.text or not text.isascii():
+        raise tokens.fail(f"expected ':' behind the pattern {found!r}")
+    return found
+
+
 def _chain(tokens: _Tokens) -> Chain:
     found: list[Stage] = []
     while True:

@@ -129,8 +129,13 @@ def encode_flops(codec: Codec, schema: Schema) -> float:
         schema: Of the update.
     """
     calibration = shipped()
-    pieces = (calibration.seconds(piece.chain, piece.part.shape) for piece in codec.pieces(schema))
+    pieces = (_seconds(piece.chain, piece.part.shape) for piece in codec.pieces(schema))
     return (calibration.frame / 1e6 + math.fsum(pieces)) * calibration.training_flops
+
+
+@lru_cache(maxsize=4096)
+def _seconds(chain: Chain, shape: tuple[int, ...]) -> float:
+    return shipped().seconds(chain, shape)
 
 
 def encode_seconds(codec: Codec, schema: Schema, profile: Profile) -> float:

@@ -3,7 +3,8 @@
 import math
 from functools import lru_cache
 
-from tightwire.codecs.codec import Codec, Piece
+from tightwire.codecs.chain import Chain
+from tightwire.codecs.codec import Codec
 from tightwire.codecs.dgc import DeepGradientCompression
 from tightwire.codecs.eden import Eden
 from tightwire.codecs.hadamard import BLOCK
@@ -68,19 +69,20 @@ def workspace(codec: Codec, schema: Schema) -> float:
     """
     written = frame = peak = before = 0.0
     for piece in codec.pieces(schema):
-        planes, most, kept, sent = _piece(piece)
+        planes, most, kept, sent = _piece(piece.chain, piece.part.shape, len(piece.places) > 1)
         peak = max(peak, written + before + most)
         written, frame, before = written + kept, frame + sent, planes
     return _OBJECTS + max(peak, written + frame)
 
 
-def _piece(piece: Piece) -> tuple[float, float, float, float]:
+@lru_cache(maxsize=4096)
+def _piece(chain: Chain, shape: tuple[int, ...], gathered: bool) -> tuple[float, float, float, float]:
     """Bytes of one piece: its planes, its peak, what stays until the frame is sealed, and what it adds to the frame."""
-    tally = Tally(piece.part.size, 32.0, shape=piece.part.shape)
-    held = 4.0 * tally.kept if len(piece.places) > 1 else 0.0  # gathered from several places
+    tally = Tally(math.prod(shape), 32.0, shape=shape)
+    held = 4.0 * tally.kept if gathered else 0.0  # from several places
     peak = last = held
     codes = False
-    for stage in piece.chain.whole:
+    for stage in chain.whole:
         after = stage.tally(tally)
         made = _plane(stage, after, codes)
         codes = codes or stage.gives == "ints"

@@ -413,8 +413,7 @@ class Turns:
         setup, profile, schema = self._setup, ready.profile, self._setup.model.schema
 
         def future(size: int, begins: float) -> float:
-            whole = size + setup.tag + setup.link.resent(size + setup.tag)
-            return begins + alone(ready.link.up, ready.clock, begins, whole, ready.latency)
+            return begins + alone(ready.link.up, ready.clock, begins, size + setup.link.resent(size), ready.latency)
 
         return Observation(
             round=ready.round,
@@ -440,6 +439,7 @@ class Turns:
             told=ready.task.told,
             future=future if setup.policy.clairvoyant else None,
             draws=key(setup.seed, "policy"),
+            tag=setup.tag,
         )
 
     def _encode(self, line: str, ready: _Ready, memory: Memory, agreement: Agreement | None, door: Intake) -> Sent:

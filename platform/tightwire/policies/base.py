@@ -78,15 +78,18 @@ class Observation:
     told: Numbers = field(default_factory=lambda: NOTHING)
     """What the server's side of this policy told this client before the round; see `Policy.plan`."""
     future: Callable[[int, float], float] | None = None
-    """(bytes, seconds from the start of the round at which they are begun) -> seconds from the start of the round at
-    which they have arrived, as the link will really turn out; only for policies that declare themselves clairvoyant."""
+    """(bytes, those of `tag` among them, seconds from the start of the round at which they are begun) -> seconds from
+    the start of the round at which they have arrived, as the link will really turn out; only for policies that declare
+    themselves clairvoyant."""
     draws: int = 0
     """What a policy's draws derive from, with round and client: of the run's seed, but saying nothing else of it."""
+    tag: int = 0
+    """Bytes of authentication that are sent behind the frame; predictions have them in."""
 
     @cached_property
     def stats(self) -> UpdateStats:
         """Magnitude statistics, per tensor, of the vector that will be encoded; measured when first asked for."""
-        return UpdateStats.of(self.vector(), self.schema)
+        return UpdateStats.of(self.vector(), self.schema, self.tag)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,8 @@ class Budget(Alone):
 
     name: Literal["budget"] = "budget"
     max_ratio: float = Field(default=0.1, gt=0, le=1)
-    """Largest frame, as a share of the update's bytes in fp32; the smallest frame that can be had is always allowed."""
+    """Largest frame, as a share of the update's bytes in fp32, authentication not counted; the smallest frame that can
+    be had is always allowed."""
     bits: tuple[Bits, ...] = Field(default=(1, 2, 3, 4, 5, 6, 8, 10, 12), min_length=1)
     """Bit widths to choose from, rising."""
     densities: tuple[Density, ...] = Field(default=DENSITIES, min_length=1)
@@ -178,10 +179,11 @@ class _Limits:
         if observation.deadline is not None:
             left = observation.deadline - observation.elapsed - observation.latency
         pace = 8 * (state.slowness + budget.caution * state.deviation) / (1 - budget.margin)
+        factor = state.size * (1 + budget.slack)
         return cls(
             observation=observation,
-            factor=state.size * (1 + budget.slack),
-            cap=budget.max_ratio * 4 * observation.schema.size,
+            factor=factor,
+            cap=budget.max_ratio * 4 * observation.schema.size + observation.tag * factor,
             battery=battery,
             left=left,
             pace=observation.uplink / pace,

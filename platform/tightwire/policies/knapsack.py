@@ -28,17 +28,16 @@ def knapsack(costs: Floats, errors: Floats, limit: float) -> Ints | None:
     Returns:
         The option of each item, shape (items,); None where even the cheapest ones cost more than the limit.
     """
-    choice: Ints = _knapsack(costs, errors, limit)
+    choice: Ints = cheapest(costs, errors, limit)
     return None if len(costs) and choice[0] < 0 else choice
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _frontier(costs, errors, out):  # type: ignore[no-untyped-def]  # numba infers them
     """Options that none beats in both, by rising cost; how many there are."""
+    had = np.flatnonzero(costs < np.inf)  # often few of them
     count = 0
-    for option in np.argsort(costs, kind="mergesort"):
-        if costs[option] == np.inf:
-            break
+    for option in had[np.argsort(costs[had], kind="mergesort")]:
         if count and errors[option] >= errors[out[count - 1]]:
             continue
         if count and costs[option] == costs[out[count - 1]]:
@@ -48,7 +47,7 @@ def _frontier(costs, errors, out):  # type: ignore[no-untyped-def]  # numba infe
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _hull(costs, errors, frontier, count, out):  # type: ignore[no-untyped-def]  # numba infers them
     """Places on the frontier that lie on its lower convex hull; how many there are."""
     size = 0
@@ -65,7 +64,7 @@ def _hull(costs, errors, frontier, count, out):  # type: ignore[no-untyped-def] 
     return size
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _exchange(costs, errors, frontier, counts, at, left):  # type: ignore[no-untyped-def]  # numba infers them
     """The item and place on its frontier whose exchange gains most for at most `left` more, and the gain."""
     item, place, most = -1, -1, 0.0
@@ -84,8 +83,9 @@ def _exchange(costs, errors, frontier, counts, at, left):  # type: ignore[no-unt
     return item, place, most
 
 
-@numba.njit(cache=True, nogil=True)
-def _knapsack(costs, errors, limit):  # type: ignore[no-untyped-def]  # numba infers them
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def cheapest(costs, errors, limit):  # type: ignore[no-untyped-def]  # numba infers them
+    """`knapsack` for compiled code; -1 for all items where there is none."""
     items, options = costs.shape
     frontier = np.empty((items, options), np.int64)
     hull = np.empty((items, options), np.int64)

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from tightwire.arrays import Floats, Ints
-from tightwire.policies.knapsack import knapsack
+from tightwire.policies.knapsack import cheapest
 from tightwire.policies.levels import TABLES
 from tightwire.policies.lines import Entropy, quantised
 from tightwire.policies.predict import Known, Point, code_bytes, columns, known_of, widths_of
@@ -45,6 +45,10 @@ class Layers:
     """Bytes of each layer but its codes: its words in the line, scales, indices; shape (layers, bits, densities)."""
     share: int
     """Bytes of a frame that belong to no layer."""
+    of: tuple[int, ...]
+    """`layer`, as Python likes it."""
+    values: int
+    """Of all compressed tensors together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,51 +85,44 @@ def layered(
     Returns:
         None where there is one layer only, or none of the options is short enough.
     """
-    layers = layers_of(stats.schema, tuple(bits), tuple(densities), entropy)
+    layers = layers_of(stats.schema, tuple(bits), tuple(densities), entropy, stats.tag)
     if len(layers.names) < 2:
         return None
     known, widths = layers.known, widths_of(tuple(bits))
     room = limit - layers.share
     options = entropy == "rans", densities[-1] == 1, room
     first = start.row, start.column, max(start.error, 1e-300) / limit
-    costs, lost = _offers(
+    choice, coded, lost = _chosen(
         known.tensors, widths, known.kept, layers.fixed, layers.layer, *options, *first, *columns(stats), TABLES,
     )  # fmt: skip
-    grid = len(widths) * known.kept.shape[1]
-    choice = knapsack(costs.reshape(-1, grid), lost.reshape(-1, grid), room)
-    if choice is None:
+    if choice[0] < 0:
         return None
-    rows, points = np.divmod(choice, known.kept.shape[1])
-    chains = [quantised(bits[row], densities[point], entropy) for row, point in zip(rows, points, strict=True)]
-    line = "; ".join(
-        (
-            chains[0],
-            *(f"{name}: {chain}" for name, chain in zip(layers.names, chains, strict=True) if chain != chains[0]),
-        )
-    )
-    at = np.arange(len(choice)), rows, points
-    kept = known.kept[np.arange(len(layers.layer)), points[layers.layer]]
-    sizes = stats.sizes[known.tensors]
+    picks = [divmod(option, known.kept.shape[1]) for option in choice.tolist()]
+    chains = [quantised(bits[row], densities[point], entropy) for row, point in picks]
+    rules = [f"{name}: {chain}" for name, chain in zip(layers.names[1:], chains[1:], strict=True) if chain != chains[0]]
+    line = "; ".join((chains[0], *rules))
+    tensors = [picks[layer] for layer in layers.of]
+    kept = [known.kept.item(at, point) for at, (_, point) in enumerate(tensors)]
+    part = [known.part.item(at, point) for at, (_, point) in enumerate(tensors)]
     return Layered(
         line=line,
-        bits=float((kept * widths[rows[layers.layer]]).sum() / kept.sum()),
-        density=float(kept.sum() / sizes.sum()),
-        bytes=float((costs[at] - layers.fixed[at]).sum())
-        + float(known.part[np.arange(len(kept)), points[layers.layer]].sum())
-        + known.plain
-        + envelope_length(line.replace(" ", "")),
-        error=float(lost[at].sum()),
+        bits=sum(k * bits[row] for k, (row, _) in zip(kept, tensors, strict=True)) / sum(kept),
+        density=sum(kept) / layers.values,
+        bytes=float(coded.sum()) + float(np.add.reduce(part)) + known.plain + envelope_length(line.replace(" ", "")),
+        error=float(lost.sum()),
     )
 
 
 @lru_cache(maxsize=64)
-def layers_of(schema: Schema, bits: tuple[int, ...], densities: tuple[float, ...], entropy: Entropy) -> Layers:
-    """How tensors are told apart; arguments as `layered`.
+def layers_of(
+    schema: Schema, bits: tuple[int, ...], densities: tuple[float, ...], entropy: Entropy, tag: int = 0
+) -> Layers:
+    """How tensors are told apart; arguments as `layered`, and `UpdateStats.tag`.
 
     The default chain is for all tensors that no rule can name, or else for the largest. Where rules for all others
     might make a line longer than a frame takes, the smallest tensors go to the default chain as well.
     """
-    known = known_of(schema, bits, densities, entropy)
+    known = known_of(schema, bits, densities, entropy, tag)
     tensors = [tensor for tensor in schema.tensors if tensor.size]
     members = [tensors[at] for at in known.tensors]
     words = np.array([[len(quantised(b, d, entropy).replace(" ", "")) for d in densities] for b in bits], np.int64)
@@ -141,10 +138,11 @@ def layers_of(schema: Schema, bits: tuple[int, ...], densities: tuple[float, ...
     layer = layer.astype(np.int64)
     fixed = np.array([words + (len(name) + 2 if name else 0) for name in names], np.float64)
     np.add.at(fixed, layer, known.part[:, None, :])
-    return Layers(known, names, layer, fixed, envelope_length("") + known.plain)
+    values = sum(tensor.size for tensor in members)
+    return Layers(known, names, layer, fixed, envelope_length("") + known.plain, tuple(layer.tolist()), values)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _offers(  # type: ignore[no-untyped-def]  # numba infers them
     tensors, bits, kept, fixed, layer, rans, dense, room, row, point, price,
     starts, cells, counts, sums, squares, low, high, table,
@@ -158,13 +156,11 @@ def _offers(  # type: ignore[no-untyped-def]  # numba infers them
     parts = opened(tensors, kept, starts, cells, counts, sums, squares, low, high)
     levels, doubled = np.empty(1 << bits[rows - 1]), np.empty(1 << bits[rows - 1])
     error, cost = np.zeros(fixed.shape), np.full(fixed.shape, np.inf)
-    for at, (part, cut) in enumerate(parts):
-        for r in range(rows):
-            errors(part, cut, bits[r], 0, points, False, error[layer[at], r])
     floor = fixed.copy()  # options cost so much at least
-    inner = max(points - 1, 1) if dense else points
+    valley = dense and points > 1
+    inner = points - 1 if valley else points
+    known, known_last = np.zeros((layers, rows), np.bool_), np.zeros((layers, rows), np.bool_)  # whose errors are there
     at_row, at_point = np.full(layers, row), np.full(layers, min(point, inner - 1))
-    tried = np.empty((rows + 15, 2), np.int64)
     least, most = 0.0, np.inf  # prices known to be too low and high enough
     tries = 0
     while tries < _PRICES and 1e-300 < price < 1e300:
@@ -175,45 +171,39 @@ def _offers(  # type: ignore[no-untyped-def]  # numba infers them
             while True:
                 moved = last_row != at_row[own] or last_point != at_point[own]
                 last_row, last_point = at_row[own], at_point[own]
-                count = 0
-                if moved:
-                    for r in range(max(last_row - 1, 0), min(last_row + 2, rows)):
-                        for p in range(max(last_point - 2, 0), min(last_point + 3, inner)):
-                            tried[count, 0], tried[count, 1] = r, p
-                            count += 1
-                else:
-                    for r in range(rows):
-                        tried[count, 0], tried[count, 1] = r, points - 1
-                        count += 1
-                for r, p in tried[:count]:
-                    if error[own, r, p] + price * floor[own, r, p] >= best:
-                        continue
-                    if cost[own, r, p] == np.inf:
-                        width = bits[r]
-                        coded = 0.0
-                        for at, (part, cut) in enumerate(parts):
+                first_row, stop_row = max(last_row - 1, 0), min(last_row + 2, rows)
+                first, stop = max(last_point - 2, 0), min(last_point + 3, inner)
+                if not moved:
+                    first_row, stop_row, first, stop = 0, rows, points - 1, points
+                for r in range(first_row, stop_row):
+                    apart = valley and not moved
+                    if not (known_last if apart else known)[own, r]:
+                        (known_last if apart else known)[own, r] = True
+                        for at in range(len(layer)):
                             if layer[at] == own:
-                                coded += code_bytes(
-                                    rans,
-                                    width,
-                                    kept[at, p],
-                                    p,
-                                    part,
-                                    cut,
-                                    levels[: 1 << width],
-                                    doubled[: 1 << width],
-                                    table,
-                                )
-                        cost[own, r, p] = fixed[own, r, p] + coded
-                        for finer in range(r, rows):
-                            for denser in range(p, points):
-                                bound = fixed[own, finer, denser] + coded
-                                floor[own, finer, denser] = max(floor[own, finer, denser], bound)
-                    value = error[own, r, p] + price * cost[own, r, p]
-                    if value < best:
-                        best, bytes_at_best = value, cost[own, r, p]
-                        if moved:
-                            at_row[own], at_point[own] = r, p
+                                part, cut = parts[at]
+                                errors(part, cut, bits[r], inner if apart else 0, inner, apart, error[own, r])
+                    for p in range(first, stop):
+                        if error[own, r, p] + price * floor[own, r, p] >= best:
+                            continue
+                        if cost[own, r, p] == np.inf:
+                            width = bits[r]
+                            coded = 0.0
+                            for at in range(len(layer)):
+                                if layer[at] == own:
+                                    part, cut = parts[at]
+                                    few, twice = levels[: 1 << width], doubled[: 1 << width]
+                                    coded += code_bytes(rans, width, kept[at, p], p, part, cut, few, twice, table)
+                            cost[own, r, p] = fixed[own, r, p] + coded
+                            for finer in range(r, rows):
+                                for denser in range(p, points):
+                                    bound = fixed[own, finer, denser] + coded
+                                    floor[own, finer, denser] = max(floor[own, finer, denser], bound)
+                        value = error[own, r, p] + price * cost[own, r, p]
+                        if value < best:
+                            best, bytes_at_best = value, cost[own, r, p]
+                            if moved:
+                                at_row[own], at_point[own] = r, p
                 if not moved:
                     break
             total += bytes_at_best
@@ -229,3 +219,23 @@ def _offers(  # type: ignore[no-untyped-def]  # numba infers them
             price = math.sqrt(least) * math.sqrt(most)
             tries += 1
     return cost, error
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _chosen(  # type: ignore[no-untyped-def]  # numba infers them
+    tensors, bits, kept, fixed, layer, rans, dense, room, row, point, price,
+    starts, cells, counts, sums, squares, low, high, table,
+):  # fmt: skip
+    """The option of each layer, flat over (bits, densities) and -1 for none, the bytes of its codes, and its error."""
+    costs, error = _offers(
+        tensors, bits, kept, fixed, layer, rans, dense, room, row, point, price,
+        starts, cells, counts, sums, squares, low, high, table,
+    )  # fmt: skip
+    layers, rows, points = fixed.shape
+    choice = cheapest(costs.reshape(layers, rows * points), error.reshape(layers, rows * points), room)
+    coded, lost = np.zeros(layers), np.zeros(layers)
+    for own in range(layers):
+        if choice[own] >= 0:
+            at = own, choice[own] // points, choice[own] % points
+            coded[own], lost[own] = costs[at] - fixed[at], error[at]
+    return choice, coded, lost

@@ -31,7 +31,7 @@ TABLES = np.stack([_expected_logs(), np.exp(-np.arange(_STEPS * _TABLE + 1) / _S
 compiled code does not hold it."""
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _expected_log(rate, doubled, table):  # type: ignore[no-untyped-def]  # numba infers them
     """E[c log2 c] for the count c of a level: a sum of coins of chances p, rate = sum p, doubled = sum p**2.
 
@@ -50,7 +50,7 @@ def _expected_log(rate, doubled, table):  # type: ignore[no-untyped-def]  # numb
     return rate * (table[at] + (place - at) * (table[at + 1] - table[at]) + coin * curve)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _hat(x):  # type: ignore[no-untyped-def]  # numba infers them
     """Integral of max(0, 1 - |t|) up to x: the chance of level 0, summed over places."""
     if x < 0:
@@ -58,7 +58,7 @@ def _hat(x):  # type: ignore[no-untyped-def]  # numba infers them
     return 1 - max(1 - x, 0.0) ** 2 / 2
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _hills(x):  # type: ignore[no-untyped-def]  # numba infers them
     """Integral of f (1 - f), the variance of rounding, from 0 to x >= 0; f is the fraction of the place."""
     whole = math.floor(x)
@@ -66,7 +66,7 @@ def _hills(x):  # type: ignore[no-untyped-def]  # numba infers them
     return whole / 6 + part * part / 2 - part * part * part / 3
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _vacant(rate, doubled, chances):  # type: ignore[no-untyped-def]  # numba infers them
     """Chance that a level stays empty, under the same binomial as in `_expected_log`."""
     if rate >= _TABLE:
@@ -81,7 +81,7 @@ def _vacant(rate, doubled, chances):  # type: ignore[no-untyped-def]  # numba in
     return chances[at] + (place - at) * (chances[at + 1] - chances[at])
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def variance(start, end, last):  # type: ignore[no-untyped-def]  # numba infers them
     """Mean variance of rounding values uniform on [start, end], in steps, clipped to the levels 0 .. last."""
     start = min(max(start, 0.0), last)
@@ -94,7 +94,7 @@ def variance(start, end, last):  # type: ignore[no-untyped-def]  # numba infers 
     return (_hills(end) - _hills(start)) / width
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def spread(start, end, mass, levels, doubled):  # type: ignore[no-untyped-def]  # numba infers them
     """Add `mass` values uniform on [start, end], in steps, to the levels: sums of chances and of their squares."""
     last = len(levels) - 1
@@ -120,7 +120,7 @@ def spread(start, end, mass, levels, doubled):  # type: ignore[no-untyped-def]  
         doubled[level] += mass * chance * chance
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def tally(levels, doubled, table):  # type: ignore[no-untyped-def]  # numba infers them
     """Sum of E[c log2 c] over the levels, and how many of them are expected to occur.
 

@@ -44,7 +44,7 @@ class Known:
     part: Floats
     """Bytes of each compressed tensor but its codes and their table, shape (compressed tensors, densities)."""
     plain: int
-    """Bytes of the tensors that are sent plain."""
+    """Bytes of the tensors that are sent plain, and of the frame's authentication."""
     given: Floats
     """All bytes but the codes and their tables, of frames with one chain, shape (bits, densities)."""
 
@@ -54,7 +54,7 @@ class Grid:
     """Predictions of frames with one chain for all tensors, of shape (bits, densities)."""
 
     bytes: Floats
-    """Expected length of the frame."""
+    """Expected length of the frame, and of its authentication where there is any."""
     error: Floats
     """Expected squared error of what is decoded."""
 
@@ -100,7 +100,7 @@ def predict(
         wanted: The points, each its bit width and density; None for all. What stands at the others means nothing.
     """
     table = predict_tensors(stats, bits, densities, entropy, wanted)
-    known = known_of(stats.schema, tuple(bits), tuple(densities), entropy)
+    known = known_of(stats.schema, tuple(bits), tuple(densities), entropy, stats.tag)
     return Grid(known.given + (table.bytes - known.part[:, None, :]).sum(axis=0), table.error.sum(axis=0))
 
 
@@ -112,7 +112,7 @@ def predict_tensors(
     wanted: Sequence[tuple[int, float]] | None = None,
 ) -> Table:
     """Predict the grid, tensor by tensor; see `predict`."""
-    known = known_of(stats.schema, tuple(bits), tuple(densities), entropy)
+    known = known_of(stats.schema, tuple(bits), tuple(densities), entropy, stats.tag)
     mask = _mask(tuple(bits), tuple(densities), None if wanted is None else tuple(wanted))
     coded, error = _table(
         known.tensors, widths_of(tuple(bits)), known.kept, mask, entropy == "rans", *columns(stats), TABLES
@@ -138,7 +138,7 @@ def best_within(
     Returns:
         None where nothing is short enough.
     """
-    known = known_of(stats.schema, tuple(bits), tuple(densities), entropy)
+    known = known_of(stats.schema, tuple(bits), tuple(densities), entropy, stats.tag)
     options = entropy == "rans", densities[-1] == 1
     row, column, length, error, free = _search(
         known.tensors, widths_of(tuple(bits)), known.kept, known.given, allowed, *options, *columns(stats), TABLES
@@ -176,8 +176,10 @@ def _mask(
 
 
 @lru_cache(maxsize=64)
-def known_of(schema: Schema, bits: tuple[int, ...], densities: tuple[float, ...], entropy: Entropy) -> Known:
-    """What is known before any update of that schema is seen; arguments as `predict`."""
+def known_of(
+    schema: Schema, bits: tuple[int, ...], densities: tuple[float, ...], entropy: Entropy, tag: int = 0
+) -> Known:
+    """What is known before any update of that schema is seen; arguments as `predict`, and `UpdateStats.tag`."""
     sizes = [tensor.size for tensor in schema.tensors if tensor.size]
     tensors = [at for at, size in enumerate(sizes) if size >= small(schema.size)]
     kept = np.array([[TopK(density).kept(sizes[at]) for density in densities] for at in tensors], np.int64)
@@ -186,7 +188,7 @@ def known_of(schema: Schema, bits: tuple[int, ...], densities: tuple[float, ...]
         [[SCALES + _index(k, sizes[at]) for k in row] for at, row in zip(tensors, kept.tolist(), strict=True)]
     )
     part = part.reshape(kept.shape)
-    plain = 4 * (sum(sizes) - sum(sizes[at] for at in tensors))
+    plain = 4 * (sum(sizes) - sum(sizes[at] for at in tensors)) + tag
     envelopes = np.array(
         [
             [envelope_length(Codec.parse(quantised(width, density, entropy)).compact) for density in densities]
@@ -209,7 +211,7 @@ def _index(k: int, n: int) -> float:
     return 1 + min(golomb, packed_length(n, 1), packed_length(k, (n - 1).bit_length()))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _coded(kept, width, entropy, levels):  # type: ignore[no-untyped-def]  # numba infers them
     """Bytes of one tensor's codes and table under `tightwire.wire.rans`.
 
@@ -227,7 +229,7 @@ def _coded(kept, width, entropy, levels):  # type: ignore[no-untyped-def]  # num
     return min(length, (kept * width + 7) // 8 + 1.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def code_bytes(rans, width, kept, point, tensor, cut, levels, doubled, table):  # type: ignore[no-untyped-def]  # so
     """Expected bytes of one tensor's codes and their table at one density."""
     if not rans:
@@ -238,7 +240,7 @@ def code_bytes(rans, width, kept, point, tensor, cut, levels, doubled, table):  
     return _coded(kept, width, entropy, used)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _table(tensors, bits, kept, wanted, rans, starts, cells, counts, sums, squares, low, high, table):  # type: ignore[no-untyped-def]  # so
     coded = np.zeros((len(tensors), len(bits), kept.shape[1]))
     error = np.zeros(coded.shape)
@@ -262,7 +264,7 @@ def _table(tensors, bits, kept, wanted, rans, starts, cells, counts, sums, squar
     return coded, error
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _search(  # type: ignore[no-untyped-def]  # numba infers them
     tensors, bits, kept, given, allowed, rans, dense, starts, cells, counts, sums, squares, low, high, table
 ):

@@ -31,7 +31,7 @@ CELLS = (OCTAVES << MANTISSA_BITS) + 1
 _SHIFT = 23 - MANTISSA_BITS
 _KEYS = 256 << MANTISSA_BITS
 """Exponents and first mantissa bits that there are."""
-_BLOCK = 256
+_BLOCK = 1024
 """Values that stay in the processor's nearest cache while they are looked at twice."""
 _MAGNITUDE = 0x7FFFFFFF
 _ONE = 1 << 40
@@ -59,20 +59,18 @@ def histogram_numpy(update: Flat, bounds: Ints) -> Histogram:
         values = update[start:end]
         bits = values.view(np.int32).astype(np.int64)
         keys = (bits & _MAGNITUDE) >> _SHIFT
-        below = np.minimum(keys.max() - keys, CELLS - 1)
-        cells, place, counts = np.unique(2 * below + (bits < 0), return_inverse=True, return_counts=True)
+        marks, place, numbers = np.unique(2 * (keys.max() - keys) + (bits < 0), return_inverse=True, return_counts=True)
         rest = (bits & ((1 << _SHIFT) - 1)).astype(object)  # integers of Python do not overflow
-        first, second = np.zeros(len(cells), object), np.zeros(len(cells), object)
+        first, second = np.zeros(len(marks), object), np.zeros(len(marks), object)
         np.add.at(first, place, rest)
         np.add.at(second, place, rest * rest)
-        sums, squares = np.zeros(len(cells)), np.zeros(len(cells))
-        for at, cell in enumerate(cells):
-            if cell >> 1 == CELLS - 1:
-                small = np.abs(values[place == at]).astype(np.float64)
-                sums[at], squares[at] = np.cumsum(small)[-1], np.cumsum(small * small)[-1]
-            else:
-                key = int(keys.max() - (cell >> 1))
-                sums[at], squares[at] = _moments(key, int(counts[at]), int(first[at]), float(second[at]))
+        cells, cell = np.unique(np.where(marks >> 1 < CELLS, marks, 2 * (CELLS - 1) + (marks & 1)), return_inverse=True)
+        counts, sums, squares = np.zeros(len(cells), np.int64), np.zeros(len(cells)), np.zeros(len(cells))
+        for mark, at, *moments in zip(marks.tolist(), cell, numbers.tolist(), first, second, strict=True):
+            linear, square = _moments(int(keys.max()) - (mark >> 1), moments[0], int(moments[1]), float(moments[2]))
+            counts[at] += moments[0]
+            sums[at] += linear
+            squares[at] += square
         parts.append((cells, counts, sums, squares))
         starts.append(starts[-1] + len(cells))
         energy.append(np.cumsum(squares)[-1])
@@ -113,69 +111,76 @@ _moments = numba.njit(cache=True)(_moments_of)
 
 
 @numba.njit(cache=True, nogil=True)
-def _ends(bits):  # type: ignore[no-untyped-def]  # numba infers them
-    """Smallest and largest value, by integers alone, which compilers take many at once."""
-    above = highest = bits[0]
-    unsigned = bits.view(np.uint32)
-    below = lowest = unsigned[0]
-    for i in range(bits.size):
-        above = min(above, bits[i])
-        highest = max(highest, bits[i])
-    for i in range(bits.size):
-        below = min(below, unsigned[i])
-        lowest = max(lowest, unsigned[i])
-    signs = np.array([below, lowest, np.uint32(above), np.uint32(highest)], np.uint32).view(np.float32)
-    return (signs[1] if lowest >> 31 else signs[0]), (signs[3] if highest >= 0 else signs[2])
-
-
-@numba.njit(cache=True, nogil=True)
 def _scatter(words, table):  # type: ignore[no-untyped-def]  # numba infers them
     """Add values to the table of all keys: counts and sums of their other bits in one number, and sums of squares.
 
     Values go to four lanes in turn, because a processor must wait where it adds to one place twice running.
     """
-    mask, shift, one = np.uint32((1 << _SHIFT) - 1), np.uint32(_SHIFT), np.uint64(_ONE)
-    lane, square, key = np.uint64(2), np.uint64(1), np.uint64(3)  # of 8 numbers a key
+    mask, shift, eight = np.uint32((1 << _SHIFT) - 1), np.uint32(_SHIFT - 3), ~np.uint32(7)
+    one, square, two, four, six = np.uint64(_ONE), np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(6)
     whole = words.size - words.size % 4
     for i in range(0, whole, 4):
         a, b, c, d = words[i], words[i + 1], words[i + 2], words[i + 3]
-        rest, place = np.uint64(a & mask), np.uint64(a >> shift) << key
-        table[place] += one + rest
-        table[place + square] += rest * rest
-        rest, place = np.uint64(b & mask), (np.uint64(b >> shift) << key) + lane
-        table[place] += one + rest
-        table[place + square] += rest * rest
-        rest, place = np.uint64(c & mask), (np.uint64(c >> shift) << key) + lane + lane
-        table[place] += one + rest
-        table[place + square] += rest * rest
-        rest, place = np.uint64(d & mask), (np.uint64(d >> shift) << key) + lane + lane + lane
-        table[place] += one + rest
-        table[place + square] += rest * rest
+        at, to = np.uint64((a >> shift) & eight), np.uint64((b >> shift) & eight) + two
+        then, last = np.uint64((c >> shift) & eight) + four, np.uint64((d >> shift) & eight) + six
+        e, f, g, h = np.uint64(a & mask), np.uint64(b & mask), np.uint64(c & mask), np.uint64(d & mask)
+        table[at] += one + e
+        table[at + square] += e * e
+        table[to] += one + f
+        table[to + square] += f * f
+        table[then] += one + g
+        table[then + square] += g * g
+        table[last] += one + h
+        table[last + square] += h * h
     for i in range(whole, words.size):
-        rest, place = np.uint64(words[i] & mask), np.uint64(words[i] >> shift) << key
-        table[place] += one + rest
-        table[place + square] += rest * rest
+        at, e = np.uint64((words[i] >> shift) & eight), np.uint64(words[i] & mask)
+        table[at] += one + e
+        table[at + square] += e * e
 
 
 @numba.njit(cache=True, nogil=True)
-def _emptied(table, key, negative):  # type: ignore[no-untyped-def]  # numba infers them
-    """Count, sum and sum of squares of a key's values; its place in the table is zero again."""
-    own = table[8 * (key + negative * _KEYS) : 8 * (key + negative * _KEYS) + 8]
-    packed = np.int64(own[0] + own[2] + own[4] + own[6])
-    squares = np.int64(own[1] + own[3] + own[5] + own[7])
-    if packed:
-        own[:] = 0
-    return packed >> 40, packed & (_ONE - 1), squares
+def _scan(words, table):  # type: ignore[no-untyped-def]  # numba infers them
+    """Add values to the table, block by block, so that memory is read once.
 
-
-@numba.njit(cache=True, nogil=True)
-def _any(words, tiny):  # type: ignore[no-untyped-def]  # numba infers them
-    """Whether there is a value other than zero whose magnitude, less one, is below `tiny`, all as integers."""
+    Returns:
+        The largest word as a signed integer and as an unsigned one, and the smallest magnitude other than zero, less
+        one, as an integer.
+    """
     mask, one = np.uint32(_MAGNITUDE), np.uint32(1)
-    found = False
-    for i in range(words.size):
-        found |= np.uint32((words[i] & mask) - one) < tiny
-    return found
+    highest, farthest, least = words.view(np.int32)[0], words[0], ~np.uint32(0)
+    for start in range(0, words.size, _BLOCK):
+        block = words[start : start + _BLOCK]
+        signed = block.view(np.int32)
+        for i in range(block.size):
+            highest = max(highest, signed[i])
+            farthest = max(farthest, block[i])
+            least = min(least, np.uint32((block[i] & mask) - one))
+        _scatter(block, table)
+    return highest, farthest, least
+
+
+@numba.njit(cache=True, nogil=True)
+def _emptied(table, key):  # type: ignore[no-untyped-def]  # numba infers them
+    """Count, sum and sum of squares of a key and a sign; their place in the table is zero again."""
+    at = 8 * key
+    packed = np.int64(table[at] + table[at + 2] + table[at + 4] + table[at + 6])
+    if packed == 0:
+        return 0, 0, 0.0
+    squares = np.int64(table[at + 1] + table[at + 3] + table[at + 5] + table[at + 7])
+    for i in range(at, at + 8):
+        table[i] = 0
+    return packed >> 40, packed & (_ONE - 1), np.float64(squares)
+
+
+@numba.njit(cache=True, nogil=True)
+def _taken(table, number, first, second, key):  # type: ignore[no-untyped-def]  # numba infers them
+    """As `_emptied`, with what the table was emptied of before, if that was kept."""
+    count, linear, square = _emptied(table, key)
+    if number.size:
+        count, linear, square = count + number[key], linear + first[key], second[key] + square
+        number[key] = first[key] = 0
+        second[key] = 0.0
+    return count, linear, square
 
 
 @numba.njit(cache=True, nogil=True)
@@ -183,59 +188,60 @@ def _histogram(update, bounds, table):  # type: ignore[no-untyped-def]  # numba 
     tensors = len(bounds) - 1
     low, high, energy = np.empty(tensors), np.empty(tensors), np.zeros(tensors)
     starts = np.zeros(tensors + 1, np.int64)
-    room = 0
+    room = longest = 0
     for tensor in range(tensors):
         room += min(2 * CELLS, bounds[tensor + 1] - bounds[tensor])
+        longest = max(longest, bounds[tensor + 1] - bounds[tensor])
     cells, counts = np.empty(room, np.int64), np.empty(room, np.int64)
     sums, squares = np.empty(room), np.empty(room)
-    number, first, second = np.zeros(2 * CELLS, np.int64), np.zeros(2 * CELLS, np.int64), np.zeros(2 * CELLS)
+    before = 2 * _KEYS if longest > _CHUNK else 0  # for what the table is emptied of before all is seen
+    number, first, second = np.zeros(before, np.int64), np.zeros(before, np.int64), np.zeros(before)
+    ends = np.empty(2, np.uint32)
     at = 0
     for tensor in range(tensors):
-        values = update[bounds[tensor] : bounds[tensor + 1]]
-        words = values.view(np.uint32)
-        low[tensor], high[tensor] = _ends(values.view(np.int32))
-        widest = np.array([max(-low[tensor], high[tensor])], np.float32).view(np.uint32)[0]
-        top: Any = np.int64(widest & np.uint32(_MAGNITUDE)) >> _SHIFT
+        words = update[bounds[tensor] : bounds[tensor + 1]].view(np.uint32)
+        highest, farthest, nearest = _scan(words[:_CHUNK], table)
+        for begin in range(_CHUNK, words.size, _CHUNK):
+            for own in range(2 * _KEYS):
+                count, linear, square = _emptied(table, own)
+                number[own] += count
+                first[own] += linear
+                second[own] += square
+            high_word, far_word, near_word = _scan(words[begin : begin + _CHUNK], table)
+            highest, farthest, nearest = max(highest, high_word), max(farthest, far_word), min(nearest, near_word)
+        ends[0] = farthest if farthest >> 31 else words.min()
+        ends[1] = highest if highest >= 0 else words.min()
+        top: Any = np.int64(max(ends[0] & np.uint32(_MAGNITUDE), ends[1] & np.uint32(_MAGNITUDE))) >> _SHIFT
+        if top >> MANTISSA_BITS == 255:
+            table[:] = 0
+            raise ValueError("an update must be finite, got one that holds infinity or NaN")
+        low[tensor], high[tensor] = ends.view(np.float32)
+        lowest = max((np.int64(nearest) + 1) >> _SHIFT, 1)  # smaller keys hold nothing, but for that of zero
         least = max(top - (CELLS - 2), 0)  # smaller keys share a cell
-        lowest = least
-        tiny = np.uint32(max((least << _SHIFT) - 1, 0))
-        used = 2 * (top - least + 1)
-        small = np.zeros((2, 2))
-        for begin in range(0, values.size, _CHUNK):
-            for start in range(begin, min(begin + _CHUNK, values.size), _BLOCK):
-                block = words[start : min(start + _BLOCK, begin + _CHUNK)]
-                _scatter(block, table)
-                if not _any(block, tiny):
-                    continue
-                for i in range(block.size):
-                    if np.uint32((block[i] & np.uint32(_MAGNITUDE)) - np.uint32(1)) < tiny:
-                        lowest = min(lowest, np.int64(block[i] & np.uint32(_MAGNITUDE)) >> _SHIFT)
-                        magnitude = np.float64(np.abs(values[start + i]))
-                        small[0, block[i] >> np.uint32(31)] += magnitude
-                        small[1, block[i] >> np.uint32(31)] += magnitude * magnitude
-            for cell in range(used):
-                count, linear, square = _emptied(table, top - (cell >> 1), cell & 1)
-                if count:
-                    number[cell] += count
-                    first[cell] += linear
-                    second[cell] += np.float64(square)
+        for key in range(top, (max(least, lowest) if least else 0) - 1, -1):
             for negative in range(2):
-                for key in range(lowest, least):
-                    number[2 * (CELLS - 1) + negative] += _emptied(table, key, negative)[0]
-                if least > 0:
-                    number[2 * (CELLS - 1) + negative] += _emptied(table, 0, negative)[0]
-        for cell in range(2 * CELLS):
-            if number[cell] == 0:
-                continue
-            if cell < used:
-                sums[at], squares[at] = _moments(top - (cell >> 1), number[cell], first[cell], second[cell])
-            else:
-                sums[at], squares[at] = small[0, cell & 1], small[1, cell & 1]
-            cells[at], counts[at] = cell, number[cell]
-            energy[tensor] += squares[at]
-            number[cell] = first[cell] = 0
-            second[cell] = 0.0
-            at += 1
+                count, linear, square = _taken(table, number, first, second, key + negative * _KEYS)
+                if count:
+                    cells[at], counts[at] = 2 * (top - key) + negative, count
+                    sums[at], squares[at] = _moments(key, count, linear, square)
+                    at += 1
+        for negative in range(2 * (least > 0)):
+            counts_at = 0
+            total = total_square = 0.0
+            for step in range(max(least - lowest, 0) + 1):
+                key = least - 1 - step if least - 1 - step >= lowest else 0
+                count, linear, square = _taken(table, number, first, second, key + negative * _KEYS)
+                if count:
+                    linear_sum, square_sum = _moments(key, count, linear, square)
+                    counts_at += count
+                    total += linear_sum
+                    total_square += square_sum
+            if counts_at:
+                cells[at], counts[at] = 2 * (CELLS - 1) + negative, counts_at
+                sums[at], squares[at] = total, total_square
+                at += 1
+        for cell in range(starts[tensor], at):
+            energy[tensor] += squares[cell]
         starts[tensor + 1] = at
     return low, high, energy, starts, cells[:at], counts[:at], sums[:at], squares[:at]
 
@@ -284,25 +290,28 @@ class UpdateStats:
     """Sum of the magnitudes in each cell."""
     squares: Floats
     """Sum of the squares in each cell."""
+    tag: int = 0
+    """Bytes of authentication behind the frame that carries the update."""
 
     @classmethod
-    def of(cls, update: Flat, schema: Schema) -> "UpdateStats":
+    def of(cls, update: Flat, schema: Schema, tag: int = 0) -> "UpdateStats":
         """The statistics of one update.
 
         Args:
             update: Finite float32 values, shape (schema.size,): the very vector that will be encoded.
             schema: The tensors whose concatenation the vector is.
+            tag: Bytes of authentication behind its frame.
 
         Returns:
             The same statistics, bit for bit, on any machine.
 
         Raises:
-            ValueError: The vector does not have the schema's size.
+            ValueError: The vector does not have the schema's size, or is not finite.
         """
         if update.shape != (schema.size,):
             raise ValueError(f"an update of this schema has shape ({schema.size},), got {update.shape}")
         sizes, bounds = _bounds(schema)
-        return cls(schema, sizes, *histogram(np.ascontiguousarray(update, np.float32), bounds))
+        return cls(schema, sizes, *histogram(np.ascontiguousarray(update, np.float32), bounds), tag)
 
     @property
     def size(self) -> int:

@@ -42,7 +42,7 @@ def sweep(stats: UpdateStats, bits: Ints, kept: Ints) -> Sweep:
     return Sweep(*_sweep(bits, kept, *columns, TABLES))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _group_end(cells, at):  # type: ignore[no-untyped-def]  # numba infers them
     """End of the group of cells at `at`: the one or two signs of one magnitude."""
     if at + 1 < len(cells) and cells[at + 1] >> 1 == cells[at] >> 1:
@@ -50,14 +50,14 @@ def _group_end(cells, at):  # type: ignore[no-untyped-def]  # numba infers them
     return at + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def shapes(counts, sums, squares):  # type: ignore[no-untyped-def]  # numba infers them
     """Mean and half width of the magnitudes of each cell."""
     means = sums / counts
     return means, np.sqrt(3 * np.maximum(squares / counts - means * means, 0.0))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def cuts(cells, counts, means, halves, moments, kept, low, high):  # type: ignore[no-untyped-def]  # so
     """Where top-k cuts one tensor at each density.
 
@@ -108,7 +108,7 @@ def cuts(cells, counts, means, halves, moments, kept, low, high):  # type: ignor
     return place, share, dropped, lowest, highest
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def running(cells, counts, sums, squares):  # type: ignore[no-untyped-def]  # numba infers them
     """Counts, sums and sums of squares of all cells before each, of positive values and then of negative ones.
 
@@ -133,7 +133,7 @@ def running(cells, counts, sums, squares):  # type: ignore[no-untyped-def]  # nu
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _around_zero(bottom, step, last):  # type: ignore[no-untyped-def]  # numba infers them
     """Where zero lies among the levels.
 
@@ -149,7 +149,7 @@ def _around_zero(bottom, step, last):  # type: ignore[no-untyped-def]  # numba i
     return level, part, (1 - part) * step, part * step
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def errors(part, cut, width, first, stop, dense, out):  # type: ignore[no-untyped-def]  # numba infers them
     """Add one tensor's expected squared error under `width` bits to `out`.
 
@@ -204,7 +204,7 @@ def errors(part, cut, width, first, stop, dense, out):  # type: ignore[no-untype
         out[point] += total * step * step
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _kept_part(cell, mean, half, share):  # type: ignore[no-untyped-def]  # numba infers them
     """Ends of the values of a cell, of which only that share of largest magnitudes is kept."""
     far = mean + half
@@ -214,7 +214,7 @@ def _kept_part(cell, mean, half, share):  # type: ignore[no-untyped-def]  # numb
     return near, far
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def codes(part, cut, point, kept, levels, doubled, table):  # type: ignore[no-untyped-def]  # numba infers them
     """Entropy in bits of one tensor's `kept` codes together, and levels that occur, at one density.
 
@@ -273,7 +273,7 @@ def codes(part, cut, point, kept, levels, doubled, table):  # type: ignore[no-un
     return max(kept * math.log2(kept) - logs, 0.0), occupied
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def opened(tensors, kept, starts, cells, counts, sums, squares, low, high):  # type: ignore[no-untyped-def]  # so
     """The cells of each tensor, and where top-k cuts them."""
     means, halves = shapes(counts, sums, squares)
@@ -287,7 +287,7 @@ def opened(tensors, kept, starts, cells, counts, sums, squares, low, high):  # t
     return parts
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _sweep(bits, kept, starts, cells, counts, sums, squares, low, high, table):  # type: ignore[no-untyped-def]  # so
     tensors, points = kept.shape
     error = np.zeros((tensors, len(bits), points))
