@@ -60,6 +60,7 @@ def run_command(folder: Path, *words: str, wishes: Path | None = None) -> "subpr
     )
 
 
+@pytest.mark.long
 def test_when_the_coordinator_dies_in_a_checkpoint_the_run_ends_right_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "deadly.yaml").write_text(json.dumps({**SMALL, **DEADLY, "name": "deadly"}))
     wishes = tmp_path / "wishes"

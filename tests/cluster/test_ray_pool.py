@@ -15,6 +15,7 @@ from ray.exceptions import ObjectReconstructionFailedError, RayTaskError
 from scenarios import Quiet, digest_of, run_here, small
 from tightwire.config import Experiment
 from tightwire.simulation import Parts
+from tightwire_actors import pool as pools
 from tightwire_actors.failures import HostsLostError, HostStartError, MachineLostError, raised
 from tightwire_actors.pool import RayPool
 
@@ -75,11 +76,14 @@ class Killer(threading.Thread):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"policy": JOINT, "wire": {"feedback": "ef21"}},
-        {"policy": FIXED, "wire": {"feedback": "dgc"}, "hosts": {"memory_mb": 0.006}},
-        {"policy": FIXED, "model": {"name": "mlp", "hidden": [600]}},
+        pytest.param({"policy": JOINT, "wire": {"feedback": "ef21"}}, id="joint ranges"),
+        pytest.param(
+            {"policy": FIXED, "wire": {"feedback": "dgc"}, "hosts": {"memory_mb": 0.006}},
+            id="spilled by the coordinator",
+            marks=pytest.mark.long,
+        ),
+        pytest.param({"policy": FIXED, "model": {"name": "mlp", "hidden": [600]}}, id="memories as objects"),
     ],
-    ids=["joint ranges", "spilled by the coordinator", "memories as objects"],
 )
 def test_memories_and_agreements_give_the_in_process_digest(tmp_path: Path, changes: dict[str, Any]) -> None:
     config = small(**changes)
@@ -106,9 +110,12 @@ def test_a_host_killed_at_work_is_replaced_and_its_share_redone_with_the_same_bi
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_share_that_kills_every_host_ends_the_run_with_a_clear_line(tmp_path: Path) -> None:
+def test_a_share_that_kills_every_host_ends_the_run_with_a_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "ATTEMPTS", 2)
     config = small(model={"name": "custom", "function": "lethal:model"}, rounds=2)
-    with pytest.raises(HostsLostError, match="client hosts died over the same"):
+    with pytest.raises(HostsLostError, match="2 client hosts died over the same"):
         on_ray(config, tmp_path, hosts=1)
 
 

@@ -265,10 +265,11 @@ def test_a_cable_that_is_out_for_ten_seconds_changes_nothing(machines: Machines,
     assert raylets(worker) == raylet, "Ray gave the machine up"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("harm", "changes"),
     [
-        pytest.param(kill_raylet, LABORIOUS, id="its raylet is killed", marks=pytest.mark.long),
+        pytest.param(kill_raylet, LABORIOUS, id="its raylet is killed"),
         pytest.param(Host.cut, HEAVY, id="its cable is cut, and it kept residuals"),
     ],
 )

@@ -67,6 +67,7 @@ def test_trials_run_beside_each_other_and_give_the_bits_of_single_runs(tmp_path:
     assert sorted(path.name for path in folder.path.iterdir()) == ["study.yaml", "trials"], "Tune leaves nothing behind"
 
 
+@pytest.mark.long
 def test_a_trial_whose_process_dies_goes_on_and_one_that_fails_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

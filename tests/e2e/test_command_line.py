@@ -150,7 +150,7 @@ def test_after_kill_9_of_everything_a_resume_ends_in_the_undisturbed_digest_and_
     undisturbed = here("run", "long.yaml", "--in-process", "--out", "undisturbed", "--json", *UNTRACKED)
     assert undisturbed.returncode == 0, undisturbed.stderr
     process = subprocess.Popen(
-        command("run", "long.yaml", "--workers", "2"), cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL
+        command("run", "long.yaml", "--in-process"), cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL
     )
     run = folder / "runs" / "tiny"
     wait_for(run, process, "checkpoint/manifest-*4.json")
@@ -158,7 +158,7 @@ def test_after_kill_9_of_everything_a_resume_ends_in_the_undisturbed_digest_and_
     kill_with_all_children(process)
     process.wait()
     assert not (run / "summary.json").exists(), "the run was over before it was killed"
-    resumed = tightwire(folder, "run", "--resume", "tiny", "--workers", "1")
+    resumed = tightwire(folder, "run", "--resume", "tiny", "--workers", "2")
     assert resumed.returncode == 0, resumed.stderr
     assert summary(folder, "tiny")["digest"] == json.loads(undisturbed.stdout)["digest"]
     assert summary(folder, "tiny")["mlflow_run_id"] == before
