@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit test-long lint format bench mlflow clean setup
+.PHONY: help run test test-long lint format bench mlflow clean setup
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -17,13 +17,10 @@ help: ## Say what each target does
 run: $(READY) ## Set up, then run the main job: adaptive clients on real data
 	$(BIN)/tightwire run examples/digits.yaml
 
-test: $(READY) ## Set up, then every check and test
-	@$(MAKE) --no-print-directory --jobs 2 lint unit
+test: lint ## Set up, then every check and test
+	$(BIN)/python -m pytest -n 2 --dist worksteal --quiet tests/unit tests/contract
 	$(BIN)/python -m pytest -n 3 --dist loadfile tests/chaos tests/cluster
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/e2e
-
-unit: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal --quiet tests/unit tests/contract
 
 test-long: $(READY) ## A hundred faults by chance, and two thousand rounds that leak nothing: an hour
 	$(BIN)/python -m pytest -m long tests/cluster

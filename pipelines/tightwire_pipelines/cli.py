@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from tightwire.errors import CodecError, ConfigError, DataError, FrameError, TightwireError
+from tightwire_pipelines.interrupts import none_lost
 
 app = typer.Typer(
     name="tightwire",
@@ -272,7 +273,8 @@ def main() -> None:
     sys.path.append(str(Path.cwd()))  # where the user's own models are looked for, as `python -m` does
     _add_groups(sys.argv[1:])
     try:
-        app()
+        with none_lost():
+            app()
     except TightwireError as error:
         sys.stderr.write(f"tightwire: {error}\n")
         sys.exit(_code(error))

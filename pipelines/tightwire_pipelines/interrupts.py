@@ -1,9 +1,14 @@
-"""What Ctrl-C and SIGTERM do to work that can be resumed, and to who only looks on."""
+"""What Ctrl-C and SIGTERM do to work that can be resumed; and that they are heard."""
 
+import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
+
+AGAIN_SECONDS = 0.1
 
 
 class Interrupts:
@@ -39,32 +44,25 @@ class Interrupts:
         self._note(self._text)
 
 
-class CtrlC:
-    """Within its block Ctrl-C is a KeyboardInterrupt at once, as ever, and at the next `check` if that got lost.
+@contextmanager
+def none_lost() -> Iterator[None]:
+    """Within its block no Ctrl-C is lost.
 
-    Python drops an exception that a signal raises while an object is being cleared away.
+    Python drops a KeyboardInterrupt that a signal raises in a callback from C, or while an object is cleared away, and
+    prints a traceback. Here it is raised again a moment later, in a better place.
     """
+    before = sys.unraisablehook
 
-    def __init__(self) -> None:
-        self._pressed = False
-        self._before = signal.getsignal(signal.SIGINT)
+    def again(dropped: "sys.UnraisableHookArgs") -> None:
+        if dropped.exc_type is KeyboardInterrupt:
+            timer = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+            timer.daemon = True
+            timer.start()
+        else:
+            before(dropped)
 
-    def __enter__(self) -> Self:
-        signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if self._before is None else self._before)
-
-    def check(self) -> None:
-        """Go on, unless Ctrl-C was pressed.
-
-        Raises:
-            KeyboardInterrupt: It was.
-        """
-        if self._pressed:
-            raise KeyboardInterrupt
-
-    def _handle(self, number: int, frame: object) -> None:  # noqa: ARG002 - the signal module's signature
-        self._pressed = True
-        raise KeyboardInterrupt
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

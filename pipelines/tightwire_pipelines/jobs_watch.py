@@ -9,7 +9,6 @@ from rich.console import Console
 from tightwire.errors import ConfigError
 from tightwire.federation.records import Summary
 from tightwire_actors.jobs import AwayError, Job, Jobs
-from tightwire_pipelines.interrupts import CtrlC
 from tightwire_pipelines.jobs import status
 from tightwire_pipelines.jobs_events import MARK, Event, ended, read, record, rest
 from tightwire_pipelines.live import Live
@@ -39,10 +38,7 @@ class Follower:
         """The job, as it was last."""
 
     def __iter__(self) -> Iterator[list[Event]]:
-        """The events at first, then those that have come since, about once a second, until the job is over.
-
-        While the cluster is away, none have come.
-        """
+        """The events at first, then those that have come since, about once a second, until the job is over."""
         while True:
             try:
                 self.job = self._jobs.get(self._id)
@@ -51,7 +47,6 @@ class Follower:
                 if not self._away:
                     self._note(f"{error}; trying again, the job goes on without this terminal")
                 self._away = True
-                yield []
             else:
                 if self._away:
                     self._note("the cluster answers again")
@@ -99,10 +94,9 @@ def watch(jobs: Jobs, id: str, console: Console, *, quiet: bool) -> tuple[int, S
     if follower.job.status == "waiting" and not quiet:
         _say(f"{id} waits for the cluster to start it", console)
     try:
-        with CtrlC() as pressed, ExitStack() as shown:
+        with ExitStack() as shown:
             view: Live | None = None
             for news in follower:
-                pressed.check()
                 view = _feed(view, news, jobs.url, console, shown, quiet=quiet)
     except KeyboardInterrupt:
         _say(f"left; the job goes on, see it again with: tightwire watch {id}", console)
@@ -129,9 +123,8 @@ def stop(jobs: Jobs, id: str, console: Console) -> int:
     jobs.stop(id)
     _say(f"{id} ends after the round under way and saves a checkpoint; waiting for it", console)
     try:
-        with CtrlC() as pressed:
-            for _ in follower:
-                pressed.check()
+        for _ in follower:
+            pass
     except KeyboardInterrupt:
         _say(f"left; it stops all the same, see it with: tightwire watch {id}", console)
         raise

@@ -113,12 +113,30 @@ def test_a_command_on_a_full_disk_ends_with_one_line(disk: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+SLOW = """
+import math, pathlib
+from torch import nn
+class Model(nn.Module):
+    def __init__(self, features, classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(features), classes))
+    def forward(self, x):
+        if self.training:
+            pathlib.Path("training").touch()
+        return self.layers(x)
+"""
+
+
 def test_a_second_ctrl_c_breaks_off_at_once(tmp_path: Path) -> None:
-    endless = {**SMALL, "training": {"epochs": 1_000_000, "batch": 10, "lr": 0.1}}
-    (tmp_path / "small.yaml").write_text(json.dumps(endless))
+    endless = {"training": {"epochs": 1_000_000, "batch": 10, "lr": 0.1}}
+    model = {"model": {"name": "custom", "function": "slow:Model"}}
+    (tmp_path / "small.yaml").write_text(json.dumps({**SMALL, **endless, **model}))
+    (tmp_path / "slow.py").write_text(SLOW)
     words = [sys.executable, "-m", "tightwire_pipelines", "run", "small.yaml", "--in-process"]
     with subprocess.Popen(words, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as command:
         wait_for((tmp_path / "runs" / "small" / ".lock").exists, "a run that has begun")
+        (tmp_path / "training").unlink(missing_ok=True)  # of the step that a model is measured by
+        wait_for((tmp_path / "training").exists, "a client that trains")
         command.send_signal(signal.SIGINT)
         assert command.stderr is not None
         assert any("press Ctrl-C again" in line for line in command.stderr)
