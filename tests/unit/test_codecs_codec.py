@@ -1,3 +1,4 @@
+import os
 import pickle
 import subprocess
 import sys
@@ -55,12 +56,14 @@ def test_what_was_hashed_in_another_process_is_found_again() -> None:
 import pickle, sys
 from tightwire.codecs.codec import Codec
 from tightwire.wire.schema import Schema
-found = Codec.parse("topk(0.1); w: fp16"), Schema.single(3)
+found = (codec := Codec.parse("topk(0.1); w: fp16")), codec.default, Schema.single(3)
 sys.stdout.buffer.write(pickle.dumps({one: hash(one) for one in found}))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    elsewhere = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=elsewhere, capture_output=True, check=True)
     found = pickle.loads(done.stdout)  # noqa: S301 - our own
-    assert {Codec.parse("topk(0.1); w: fp16"), Schema.single(3)} == set(found)
+    codec = Codec.parse("topk(0.1); w: fp16")
+    assert {codec, codec.default, Schema.single(3)} == set(found)
 
 
 def test_wrong_schema_round_and_client_are_refused() -> None:

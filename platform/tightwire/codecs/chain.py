@@ -1,6 +1,7 @@
 """Stages one after another, as they code one tensor, or several as one vector."""
 
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -60,15 +61,13 @@ class Chain:
             if reason := misfit(self.stages[:position], self.stages[position]):
                 raise CodecError(reason)
 
-    def __hash__(self) -> int:
-        return self._hash
-
     @cached_property
     def _hash(self) -> int:
-        return hash(self.stages)
+        return zlib.crc32(str(self).encode())
 
-    def __reduce__(self) -> tuple[type["Chain"], tuple[tuple[Stage, ...]]]:
-        return Chain, (self.stages,)  # hashes differ from process to process
+    def __hash__(self) -> int:
+        """Computed once, and the same in all processes, as that of a codec."""
+        return self._hash
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.stages))
