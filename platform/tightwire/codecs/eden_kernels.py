@@ -13,66 +13,95 @@ from numba import types
 from numba.extending import intrinsic
 
 from tightwire.codecs import lloyd_max, sixteen
-from tightwire.codecs.hadamard import BLOCK, LANES, rotate, start, unrotate, vectors
+from tightwire.codecs.hadamard import BLOCK, LANES, TILE, mixed, rotate, start, store, tile_of, unrotate, vectors
 from tightwire.wire.packing import LANES as COLUMNS
 from tightwire.wire.packing import ROWS, find_row, get_tail, put_tail
 from tightwire.wire.words import shl32, shr32
 
 SUMS = 512
-"""Partial sums of a run: value i goes to sum i % 512, in float32, and they are added up in order, in float64."""
+"""Partial sums of a run: value i goes to sum i % 512, in float32. Halves of them are added up until 16 are left."""
+CHUNK = ROWS * COLUMNS
+"""Codes that are packed together."""
 FOLD = np.uint32(0x7FFFFFFF)
 """All bits of a float32 but its sign."""
 LEAST, MOST = -126, 126
 """Powers of two that a block is scaled by, at most."""
+_WORD = ir.IntType(32)
+_WORDS = ir.VectorType(_WORD, LANES)
+_REAL = ir.FloatType()
+_REALS = ir.VectorType(_REAL, LANES)
 
 
 def _splat(kind: Any, value: Any) -> Any:
     return ir.Constant(ir.VectorType(kind, LANES), [ir.Constant(kind, value)] * LANES)
 
 
-def _sixteen(kind: Any, entries: Any) -> Any:
+def _sixteen(entries: Any) -> Any:
     """A vector of the entries, again and again."""
-    return ir.Constant(kind, [ir.Constant(kind.element, float(entry)) for entry in np.resize(entries, LANES)])
+    return ir.Constant(_REALS, [ir.Constant(_REAL, float(entry)) for entry in np.resize(entries, LANES)])
+
+
+def _by_limit(builder: Any, bits: int, size: Any) -> tuple[Any, Any]:
+    """How many thresholds each magnitude reaches, and the level there: one comparison after the other."""
+    levels, limits = lloyd_max.LEVELS[bits - 1], lloyd_max.thresholds(bits)
+    rank, level = _splat(_WORD, 0), _splat(_REAL, float(levels[0]))
+    for above, limit in enumerate(limits, 1):
+        over = builder.fcmp_ordered(">=", size, _splat(_REAL, float(limit)))
+        rank = builder.select(over, _splat(_WORD, above), rank)
+        level = builder.select(over, _splat(_REAL, float(levels[above])), level)
+    return rank, level
+
+
+def _by_halves(builder: Any, bits: int, size: Any) -> Any:
+    """How many thresholds each magnitude reaches, of 15."""
+    limits, rank = lloyd_max.thresholds(bits), _splat(_WORD, 0)
+    for bit in reversed(range(bits - 1)):  # as many limits as `rank` are known not to be above
+        edge = sixteen.shuffle(builder, _sixteen(np.roll(limits, 1 - (1 << bit))), rank)
+        over = builder.fcmp_ordered(">=", size, edge)
+        rank = builder.select(over, builder.add(rank, _splat(_WORD, 1 << bit)), rank)
+    return rank
+
+
+def _by_cell(builder: Any, bits: int, size: Any) -> Any:
+    """How many thresholds each magnitude reaches, of up to 7; of them, no two round to the same quarter."""
+    limits, most = lloyd_max.thresholds(bits), _splat(_REAL, (LANES - 1) / 4)
+    below = np.searchsorted(limits, np.arange(LANES) / 4 - 1 / 8)
+    small = builder.select(builder.fcmp_ordered("<", size, most), size, most)
+    cell = builder.bitcast(builder.fadd(small, _splat(_REAL, 2.0**21)), _WORDS)  # its last bits count quarters
+    over = builder.fcmp_ordered(">=", size, sixteen.shuffle(builder, _sixteen(np.append(limits, np.inf)[below]), cell))
+    counts = builder.bitcast(ir.Constant(_WORDS, below.tolist()), _REALS)
+    rank = builder.bitcast(sixteen.shuffle(builder, counts, cell), _WORDS)
+    return builder.select(over, builder.add(rank, _splat(_WORD, 1)), rank)
+
+
+def _ranked(builder: Any, bits: int, size: Any) -> tuple[Any, Any]:
+    """How many thresholds each magnitude reaches, and the level there."""
+    if not sixteen.WIDE or bits not in (3, 4, 5):
+        return _by_limit(builder, bits, size)
+    rank = (_by_halves if bits == 5 else _by_cell)(builder, bits, size)
+    return rank, sixteen.shuffle(builder, _sixteen(lloyd_max.LEVELS[bits - 1]), rank)
+
+
+def _coded(builder: Any, bits: int, value: Any, factor: Any) -> tuple[Any, Any]:
+    """Codes of a vector times `factor`, and the products of that with its levels."""
+    raw = builder.bitcast(builder.fmul(builder.load(value, align=4), factor), _WORDS)
+    size = builder.bitcast(builder.and_(raw, _splat(_WORD, 0x7FFFFFFF)), _REALS)
+    rank, level = _ranked(builder, bits, size)
+    sign = builder.and_(builder.lshr(raw, _splat(_WORD, 32 - bits)), _splat(_WORD, 1 << (bits - 1)))
+    return builder.or_(rank, sign), builder.fmul(level, size)
 
 
 def _coder(bits: int) -> Any:
-    levels, limits = lloyd_max.LEVELS[bits - 1], lloyd_max.thresholds(bits)
-
     @intrinsic
     def code(typingctx, values, start, factor, codes, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
         def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            value, start, factor, code, total = arguments
-            kinds = signature.args
-            real, word, byte = ir.FloatType(), ir.IntType(32), ir.IntType(8)
-            (source,) = vectors(context, builder, kinds[0], value, start, start, 1)
-            loaded = builder.load(source)
-            loaded.align = 4
-            wide = ir.Constant(ir.VectorType(real, LANES), ir.Undefined)
-            wide = builder.insert_element(wide, factor, ir.Constant(word, 0))
-            wide = builder.shuffle_vector(wide, wide, _splat(word, 0))
-            raw = builder.bitcast(builder.fmul(loaded, wide), ir.VectorType(word, LANES))
-            size = builder.bitcast(builder.and_(raw, _splat(word, 0x7FFFFFFF)), wide.type)
-            rank, level = _splat(word, 0), _splat(real, float(levels[0]))
-            if sixteen.WIDE and 2 < len(levels) <= LANES:
-                edges, values = (_sixteen(wide.type, row) for row in (limits, levels))
-                for bit in reversed(range(bits - 1)):  # as many limits as `rank` are known not to be above
-                    edge = sixteen.shuffle(builder, edges, builder.add(rank, _splat(word, (1 << bit) - 1)))
-                    over = builder.fcmp_ordered(">=", size, edge)
-                    rank = builder.select(over, builder.or_(rank, _splat(word, 1 << bit)), rank)
-                level = sixteen.shuffle(builder, values, rank)
-            else:
-                for above, limit in enumerate(limits, 1):
-                    over = builder.fcmp_ordered(">=", size, _splat(real, float(limit)))
-                    rank = builder.select(over, _splat(word, above), rank)
-                    level = builder.select(over, _splat(real, float(levels[above])), level)
-            sign = builder.shl(builder.lshr(raw, _splat(word, 31)), _splat(word, bits - 1))
-            (into,) = vectors(context, builder, kinds[3], code, start, start, 1)
-            builder.store(builder.trunc(builder.or_(rank, sign), ir.VectorType(byte, LANES)), into).align = 1
-            lane = builder.and_(start, ir.Constant(start.type, SUMS - 1))
-            (partial,) = vectors(context, builder, kinds[4], total, lane, lane, 1)
-            before = builder.load(partial)
-            before.align = 4
-            builder.store(builder.fadd(before, builder.fmul(level, size)), partial).align = 4
+            values, start, factor, codes, sums = arguments
+            kinds, lane = signature.args, builder.and_(start, ir.Constant(start.type, SUMS - 1))
+            places = ((kinds[0], values, start), (kinds[3], codes, start), (kinds[4], sums, lane))
+            value, into, total = (vectors(context, builder, *place, start, 1)[0] for place in places)
+            found, product = _coded(builder, bits, value, sixteen.spread(builder, factor, _REALS))
+            builder.store(builder.trunc(found, ir.VectorType(ir.IntType(8), LANES)), into, align=1)
+            builder.store(builder.fadd(builder.load(total, align=4), product), total, align=4)
             return context.get_dummy_value()
 
         return types.void(values, types.int64, types.float32, codes, sums), codegen
@@ -80,7 +109,51 @@ def _coder(bits: int) -> Any:
     return code
 
 
+def _word_coder(bits: int) -> Any:
+    @intrinsic
+    def code(typingctx, values, lane, factor, words, offset, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
+        def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            values, lane, factor, words, offset, sums = arguments
+            kinds, wide = signature.args, sixteen.spread(builder, factor, _REALS)
+            stride = ir.Constant(lane.type, SUMS)
+            (into,) = vectors(context, builder, kinds[3], words, lane, lane, 1)
+            (total,) = vectors(context, builder, kinds[5], sums, lane, lane, 1)
+            whole, word = ir.Constant(_REALS, [0.0] * LANES), _splat(_WORD, 0)
+            for row, value in enumerate(vectors(context, builder, kinds[0], values, lane, stride, BLOCK // SUMS)):
+                found, product = _coded(builder, bits, value, wide)
+                word = builder.or_(word, builder.shl(found, _splat(_WORD, row * bits)))
+                whole = builder.fadd(whole, product)
+            begun = builder.sext(builder.icmp_unsigned("!=", offset, ir.Constant(_WORD, 0)), _WORD)
+            before = builder.and_(builder.load(into, align=4), sixteen.spread(builder, begun, _WORDS))
+            word = builder.shl(word, sixteen.spread(builder, offset, _WORDS))
+            builder.store(builder.or_(before, word), into, align=4)
+            builder.store(whole, total, align=4)
+            return context.get_dummy_value()
+
+        return types.void(values, types.int64, types.float32, words, types.uint32, sums), codegen
+
+    return code
+
+
+@intrinsic
+def _squares_of(typingctx, values, lane, factor, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        values, lane, factor, sums = arguments
+        kinds, wide = signature.args, sixteen.spread(builder, factor, _REALS)
+        (into,) = vectors(context, builder, kinds[3], sums, lane, lane, 1)
+        total = ir.Constant(_REALS, [0.0] * LANES)
+        for row in vectors(context, builder, kinds[0], values, lane, ir.Constant(lane.type, SUMS), BLOCK // SUMS):
+            value = builder.fmul(builder.load(row, align=4), wide)
+            total = builder.fadd(total, builder.fmul(value, value))
+        builder.store(total, into, align=4)
+        return context.get_dummy_value()
+
+    return types.void(values, types.int64, types.float32, sums), codegen
+
+
 _code1, _code2, _code3, _code4, _code5, _code6 = map(_coder, range(1, 7))
+_words1, _words2, _words4 = map(_word_coder, (1, 2, 4))
+_squares: Any = _squares_of  # its first argument is numba's, which mypy cannot know
 _LEVELS = np.stack([np.resize(levels, 128) for levels in lloyd_max.LEVELS])
 _LIMITS = np.stack([np.resize(np.append(lloyd_max.thresholds(bits), np.inf), 128) for bits in range(1, 9)])
 _LIMITS = _LIMITS.astype(np.float32)
@@ -92,22 +165,75 @@ _CELLS = _CELLS.astype(np.uint8)
 """Thresholds below each cell; the last is beyond all."""
 
 
+@intrinsic
+def _fetch_tile(typingctx, values, start):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        array, start = arguments
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _WORD, _WORD, _WORD])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        how = [ir.Constant(_WORD, number) for number in (0, 2, 1)]  # to read, to the second cache, data
+        for row in tile_of(context, builder, signature.args[0], array, start):
+            builder.call(fetch, [builder.bitcast(row, byte), *how])
+        return context.get_dummy_value()
+
+    return types.void(values, types.int64), codegen
+
+
+_fetch: Any = _fetch_tile  # likewise
+"""Have a tile that will be needed soon brought from memory; it may lie beyond the end of the array."""
+
+
+@intrinsic
+def _levels_of(typingctx, words, offset, bits, levels, out, start):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        words, offset, bits, levels, out, start = arguments
+        kinds, zero = signature.args, ir.Constant(start.type, 0)
+        (table,) = vectors(context, builder, kinds[3], levels, zero, zero, 1)
+        table, right = builder.load(table, align=4), sixteen.spread(builder, offset, _WORDS)
+        left = sixteen.spread(builder, builder.sub(ir.Constant(_WORD, 32), builder.add(offset, bits)), _WORDS)
+        rows = []
+        for place in tile_of(context, builder, kinds[0], words, builder.and_(start, ir.Constant(start.type, TILE))):
+            word = builder.load(place, align=4)
+            level = builder.bitcast(sixteen.shuffle(builder, table, builder.lshr(word, right)), _WORDS)
+            sign = builder.and_(builder.shl(word, left), _splat(_WORD, 1 << 31))
+            rows.append(builder.bitcast(builder.xor(level, sign), _REALS))
+        store(builder, mixed(builder, rows), tile_of(context, builder, kinds[4], out, start))
+        return context.get_dummy_value()
+
+    return types.void(words, types.uint32, types.uint32, levels, out, types.int64), codegen
+
+
+_levels: Any = _levels_of  # likewise
+
+
 @numba.njit(cache=True, nogil=True)
 def _total(sums):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Their sum, in float32 until 16 are left; they are overwritten."""
+    half = SUMS // 2
+    while half >= LANES:
+        for lane in range(half):
+            sums[lane] += sums[half + lane]
+        half //= 2
     total = np.float64(0)
-    for lane in range(SUMS):
+    for lane in range(LANES):
         total += np.float64(sums[lane])
     return total
 
 
 @numba.njit(cache=True, nogil=True)
-def energy(values, sums):  # type: ignore[no-untyped-def]  # numba infers the types
-    """The sum of squares of up to 2**14 `values`, in the order of `SUMS`."""
+def energy(values, factor, sums):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The sum of squares of up to 2**12 `values` times `factor`, in the order of `SUMS`."""
+    if values.size == BLOCK:
+        for lane in range(0, SUMS, LANES):
+            _squares(values, lane, factor, sums)
+        return _total(sums)
     sums[:] = 0
     for first in range(0, values.size, SUMS):
         part = values[first : first + SUMS]
         for lane in range(part.size):
-            sums[lane] += part[lane] * part[lane]
+            value = part[lane] * factor
+            sums[lane] += value * value
     return _total(sums)
 
 
@@ -165,7 +291,7 @@ def _exponent(values):  # type: ignore[no-untyped-def]  # numba infers the types
 
 
 @numba.njit(cache=True, nogil=True)
-def encode(values, edges, fine, bits, unbiased, k0, k1, codes, extras, scales):  # type: ignore[no-untyped-def]  # numba infers the types
+def encode(values, edges, fine, bits, unbiased, k0, k1, words, tail, extras, scales):  # type: ignore[no-untyped-def]  # numba infers the types
     """Rotate and quantise block by block.
 
     Args:
@@ -176,81 +302,168 @@ def encode(values, edges, fine, bits, unbiased, k0, k1, codes, extras, scales): 
         unbiased: Which scale.
         k0: Of the rotation's signs, as k1.
         k1: See there.
-        codes: Set to the codes, less the lowest bit of those with a bit more where `bits` is not 0; a byte each.
+        words: Set to the packed codes, less the lowest bit of those with a bit more where `bits` is not 0.
+        tail: Their end, as `tightwire.wire.packing.split` has it; zeros.
         extras: Set to those bits, a byte each.
         scales: Set to a scale for each block, float32, shape (blocks,).
     """
     buffer, chosen, sums = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(SUMS, np.float32)
-    done = more = 0
+    waiting = np.empty(CHUNK + BLOCK, np.uint8)
+    width, straight = max(bits, 1), _straight(edges, bits) if unbiased and not extras.size else 0
+    done = held = more = 0
     for block in range(edges.size - 1):
-        part = values[edges[block] : edges[block + 1]]
-        n, first = part.size, fine[block]
-        here, extra = codes[done : done + (n if bits else first)], extras[more : more + (first if bits else 0)]
-        done += here.size
-        more += extra.size
-        top, exponent = _exponent(part.view(np.uint32))
-        if top == 0:
-            here[:] = 0
-            extra[:] = 0
-            scales[block] = 0
+        part, first = values[edges[block] : edges[block + 1]], fine[block]
+        rotated = buffer[: part.size]
+        norm, exponent = _rotated(part, block, k0, k1, rotated, sums)
+        if block < straight:
+            offset, into, _ = find_row(words, done // CHUNK * CHUNK // ROWS * bits, done % CHUNK // SUMS, SUMS, bits)
+            scales[block] = _encode_words(rotated, norm, exponent, bits, into, offset, sums, values[edges[block + 1] :])
+            done += BLOCK
             continue
-        rotated = buffer[:n]
-        rotate(part, rotated, np.float32(math.ldexp(1.0, -exponent)), block, True, k0, k1)
-        norm = energy(rotated, sums)
-        factor = np.float32(math.sqrt(n / norm))
-        kept = norm
+        here = waiting[held : held + (part.size if bits else first)]
+        extra = extras[more : more + (first if bits else 0)]
+        held += here.size
+        more += extra.size
         if bits == 0:
-            shift = start(n, block, k0, k1)
+            shift = start(part.size, block, k0, k1)
             for at in range(first):
-                chosen[at] = rotated[(at + shift) % n]
-            rotated = chosen[:first]
-            kept = energy(rotated, sums)
-        product = weight = np.float64(0)
-        if first:
-            product += quantise(rotated[:first], factor, bits + 1, here[:first], sums)
-            if not unbiased:
-                weight += _weight(here[:first], bits + 1)
-            for at in range(extra.size):
-                extra[at] = here[at] & 1
-                here[at] >>= 1
-        if bits and first < n:
-            product += quantise(rotated[first:], factor, bits, here[first:], sums)
-            if not unbiased:
-                weight += _weight(here[first:], bits)
-        product /= np.float64(factor)
-        if product <= 0:
-            scale = 0.0
-        elif unbiased:
-            scale = kept / product * (1.0 if bits else n / first)
-        else:
-            scale = product / weight
-        scales[block] = min(math.ldexp(scale, exponent), np.float64(np.finfo(np.float32).max))
+                chosen[at] = rotated[(at + shift) % part.size]
+        scales[block] = _encode_bytes(rotated, norm, exponent, chosen[:first], bits, unbiased, here, extra, sums)
+        if held >= CHUNK:
+            pack(waiting[:CHUNK], width, words[done // ROWS * width :], tail)
+            held -= CHUNK
+            done += CHUNK
+            waiting[:held] = waiting[CHUNK : CHUNK + held]
+    pack(waiting[:held], width, words[done // ROWS * width :], tail)
 
 
 @numba.njit(cache=True, nogil=True)
-def decode(codes, extras, edges, fine, bits, k0, k1, scales, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    """The inverse of `encode`, whatever the codes are, to `out`, shape (n,); the scales are finite."""
-    table, finer = _table(bits), _table(bits + 1)
-    done = more = 0
-    for block in range(edges.size - 1):
-        part, first = out[edges[block] : edges[block + 1]], fine[block]
-        n = part.size
-        if bits == 0:
-            part[:] = 0
-            shift = start(n, block, k0, k1)
-            for at in range(first):
-                part[(at + shift) % n] = finer[codes[done + at]]
-            done += first
+def _straight(edges, bits):  # type: ignore[no-untyped-def]  # numba infers the types
+    """How many blocks at the start are full and fill chunks, where codes of so many bits do not straddle words."""
+    full = 0
+    if bits == 1 or bits == 2 or bits == 4:
+        while full < edges.size - 1 and edges[full + 1] - edges[full] == BLOCK:
+            full += 1
+    return full * BLOCK // CHUNK * CHUNK // BLOCK
+
+
+@numba.njit(cache=True, nogil=True)
+def _rotated(part, block, k0, k1, out, sums):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Rotate a block, divided by a power of two; its squared norm then, 0 if there is nothing, and the exponent."""
+    top, exponent = _exponent(part.view(np.uint32))
+    if top == 0:
+        return 0.0, exponent
+    unit = np.float32(math.ldexp(1.0, -exponent))
+    norm = energy(part, unit, sums)
+    rotate(part, out, unit, block, True, k0, k1)
+    return norm, exponent
+
+
+@numba.njit(cache=True, nogil=True)
+def _limited(scale, exponent):  # type: ignore[no-untyped-def]  # numba infers the types
+    return min(math.ldexp(scale, exponent), np.float64(np.finfo(np.float32).max))
+
+
+@numba.njit(cache=True, nogil=True)
+def _encode_words(rotated, norm, exponent, bits, words, offset, sums, ahead):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Codes of a full block, from bit `offset` of the words on; its unbiased scale. `ahead` are values encoded next."""
+    if norm == 0:
+        if offset == 0:
+            words[:] = 0
+        return 0.0
+    factor = np.float32(math.sqrt(BLOCK / norm))
+    for lane in range(0, SUMS, LANES):
+        if lane % (2 * LANES) == 0:
+            _fetch(ahead, lane // (2 * LANES) * TILE)
+        if bits == 1:
+            _words1(rotated, lane, factor, words, offset, sums)
+        elif bits == 2:
+            _words2(rotated, lane, factor, words, offset, sums)
         else:
-            here = codes[done : done + n]
-            for at in range(first):
-                part[at] = finer[here[at] << 1 | extras[more + at]]
-            rest, others = part[first:], here[first:]
-            for at in range(rest.size):
-                rest[at] = table[others[at]]
-            done += n
-            more += first
-        unrotate(part, np.float32(1.0), scales[block], block, True, k0, k1)
+            _words4(rotated, lane, factor, words, offset, sums)
+    product = _total(sums) / np.float64(factor)
+    return _limited(norm / product, exponent) if product > 0 else 0.0
+
+
+@numba.njit(cache=True, nogil=True)
+def _encode_bytes(rotated, norm, exponent, chosen, bits, unbiased, codes, extra, sums):  # type: ignore[no-untyped-def]  # so
+    """Codes of any block and, of as many at its start as there are chosen ones, extra bits; its scale.
+
+    Of 0 bits, only the chosen ones are coded.
+    """
+    if norm == 0:
+        codes[:] = 0
+        extra[:] = 0
+        return 0.0
+    n, first, kept = rotated.size, chosen.size, norm
+    factor = np.float32(math.sqrt(n / norm))
+    if bits == 0:
+        rotated = chosen
+        kept = energy(rotated, np.float32(1.0), sums)
+    product = weight = np.float64(0)
+    if first:
+        product += quantise(rotated[:first], factor, bits + 1, codes[:first], sums)
+        if not unbiased:
+            weight += _weight(codes[:first], bits + 1)
+        for at in range(extra.size):
+            extra[at] = codes[at] & 1
+            codes[at] >>= 1
+    if bits and first < n:
+        product += quantise(rotated[first:], factor, bits, codes[first:], sums)
+        if not unbiased:
+            weight += _weight(codes[first:], bits)
+    product /= np.float64(factor)
+    if product <= 0:
+        return 0.0
+    return _limited(kept / product * (1.0 if bits else n / first) if unbiased else product / weight, exponent)
+
+
+@numba.njit(cache=True, nogil=True)
+def decode(words, tail, extras, edges, fine, bits, k0, k1, scales, out, weight, added):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The inverse of `encode`, whatever the codes are, to `out`, shape (n,); the scales are finite.
+
+    With `added`, values times `weight` are added to what is there.
+    """
+    buffer, chunk = np.empty(BLOCK, np.float32), np.empty(CHUNK + BLOCK, np.uint8)
+    table, finer = _table(bits), _table(bits + 1)
+    width, total = max(bits, 1), edges[-1] if bits else fine.sum()
+    straight = _straight(edges, bits) if sixteen.WIDE and not extras.size else 0
+    done = begin = held = more = 0
+    for block in range(edges.size - 1):
+        into, first = out[edges[block] : edges[block + 1]], fine[block]
+        part = buffer[: into.size]
+        if block < straight:
+            base, row = done // CHUNK * CHUNK // ROWS * bits, done % CHUNK // COLUMNS
+            for at in range(0, BLOCK, TILE):
+                offset, here, _ = find_row(words, base, row + at // COLUMNS, COLUMNS, bits)
+                _fetch(out, edges[block + 1] + at)
+                _levels(here, offset, np.uint32(bits), _LEVELS[bits - 1], part, at)
+            done += BLOCK
+        else:
+            taken = part.size if bits else first
+            if held < taken:
+                chunk[:held] = chunk[begin : begin + held]
+                fresh = chunk[held : held + min(CHUNK, total - done)]
+                unpack(words[done // ROWS * width :], tail, width, fresh)
+                done += fresh.size
+                held += fresh.size
+                begin = 0
+            here = chunk[begin : begin + taken]
+            begin += taken
+            held -= taken
+            if bits == 0:
+                part[:] = 0
+                shift = start(part.size, block, k0, k1)
+                for at in range(first):
+                    part[(at + shift) % part.size] = finer[here[at]]
+            else:
+                for at in range(first):
+                    part[at] = finer[here[at] << 1 | extras[more + at]]
+                more += first
+                for at in range(first, part.size):
+                    part[at] = table[here[at]]
+        begun = block < straight
+        unrotate(part, np.float32(1.0), scales[block], block, True, k0, k1, into, weight, added, begun)
 
 
 @numba.njit(cache=True, nogil=True)

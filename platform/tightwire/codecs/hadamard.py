@@ -1,6 +1,6 @@
 """Fast random rotations: signs and Hadamard transforms of blocks, of any length and never padded.
 
-A vector is cut into blocks of 2**14 values, which stay in a core's second cache (`edges`). A block of p = q * 2**j
+A vector is cut into blocks of 2**12 values, which stay in a core's first cache (`edges`). A block of p = q * 2**j
 values, q = 1 or 3, is rotated by x -> H D x, where D are random signs and H = (I - 2/q ones) (x) S / 2**(j/2): S is the
 Hadamard matrix of order 2**j in Sylvester's order, whose product takes j butterflies a value, and the Householder
 reflection, only for q = 3, mixes three rows. A block of another length n is rotated step by step: its first p values,
@@ -9,12 +9,12 @@ the first are among the last. All of it is orthogonal, and H is its own inverse.
 
 One step makes any values about normal, but for those that are special: two values other than 0, alone, give only two
 magnitudes. A thorough rotation takes several steps, and for less than 256 values also random reflections, until what
-comes out has the statistics of a uniformly random rotation: eight steps where n is not p, five for q = 3, and two for
-blocks of 4096 values or more, three from 256 on and four below otherwise.
+comes out has the statistics of a uniformly random rotation: eight steps where n is not p, five for q = 3, and three
+from 256 values on and four below otherwise, but two for a full block.
 
 Butterflies run on explicit vectors of 16 floats, eight levels at a time in registers. Each is one float32 sum and one
-difference in a fixed order, so the bits are the same on every machine; `tightwire.codecs.hadamard_twins` holds the
-same in plain NumPy.
+difference in a fixed order, so the bits are the same on every machine; `tightwire.codecs.hadamard_twins` holds the same
+in plain NumPy.
 """
 
 from typing import Any
@@ -26,18 +26,21 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from tightwire.codecs import sixteen
 from tightwire.codecs.kernels import STEP
 from tightwire.wire.words import add32, mul32, shl32, shr32, xor32
 
 Edges = npt.NDArray[np.int64]
 """Where blocks begin, and behind them where the last one ends."""
 
-BLOCK = 2**14
+BLOCK = 2**12
 """Most values of a block."""
-SIGNS = 512
-"""Words of signs for a block: the sign of value i is bit i // 512 of word i % 512."""
 TILE = 256
 """Values whose butterflies run in registers: 16 vectors of 16."""
+SIGNS = TILE
+"""Words of signs for a block: the sign of value i is bit i // 256 of word i % 256."""
+WORDS = 2 * SIGNS
+"""Random words that a step may take: for a reflection, or for both steps of a full block."""
 STEPS = 9
 """Rows of random words that a block may take: up to eight for its steps, and one for `start`."""
 LANES = 16
@@ -45,6 +48,14 @@ LARGEST = np.finfo(np.float32).max
 TWO_THIRDS = np.float32(2 / 3)
 HEADROOM = np.float32(2.0**-16)
 """What values are multiplied by before an inverse, so that nothing overflows."""
+OF_BLOCK = np.float32(2.0**-6)
+"""What makes a step of a full block orthonormal."""
+
+_WORD = ir.IntType(32)
+_WORDS = ir.VectorType(_WORD, LANES)
+_REALS = ir.VectorType(ir.FloatType(), LANES)
+_TOP = 0x80000000
+"""The sign of a float32."""
 
 
 def whole(n: int) -> int:
@@ -54,7 +65,7 @@ def whole(n: int) -> int:
 
 
 def edges(n: int) -> Edges:
-    """The blocks of `n` values: all of 2**14 but the last two, which share what is left about evenly."""
+    """The blocks of `n` values: all of 2**12 but the last two, which share what is left about evenly."""
     full, rest = divmod(n, BLOCK)
     if not rest:
         return np.arange(full + 1) * BLOCK
@@ -81,18 +92,25 @@ def vectors(context: Any, builder: Any, kind: Any, array: Any, start: Any, strid
 
 
 def _load(builder: Any, pointers: list[Any]) -> list[Any]:
-    loads = [builder.load(pointer) for pointer in pointers]
-    for load in loads:
-        load.align = 4
-    return loads
+    return [builder.load(pointer, align=4) for pointer in pointers]
 
 
-def _across(builder: Any, rows: list[Any]) -> list[Any]:
-    """Butterflies between vectors, the nearest first."""
+def store(builder: Any, rows: list[Any], pointers: list[Any]) -> None:
+    """Store a vector at each pointer."""
+    for row, pointer in zip(rows, pointers, strict=True):
+        builder.store(row, pointer, align=4)
+
+
+def _across(builder: Any, rows: list[Any], minus: Any = None) -> list[Any]:
+    """Butterflies between vectors, the nearest first; with a vector of -1, differences are products and sums."""
     step = 1
     while step < len(rows):
         rows = [
-            builder.fsub(rows[at ^ step], row) if at & step else builder.fadd(row, rows[at ^ step])
+            builder.fadd(row, rows[at ^ step])
+            if not at & step
+            else sixteen.fma(builder, row, minus, rows[at ^ step])
+            if minus
+            else builder.fsub(rows[at ^ step], row)
             for at, row in enumerate(rows)
         ]
         step *= 2
@@ -101,25 +119,102 @@ def _across(builder: Any, rows: list[Any]) -> list[Any]:
 
 def _within(builder: Any, row: Any) -> Any:
     """Butterflies between the values of a vector, the nearest first."""
-    words = ir.VectorType(ir.IntType(32), LANES)
     step = 1
     while step < LANES:
-        other = builder.shuffle_vector(row, row, ir.Constant(words, [lane ^ step for lane in range(LANES)]))
-        flip = ir.Constant(words, [0x80000000 if lane & step else 0 for lane in range(LANES)])
-        row = builder.fadd(other, builder.bitcast(builder.xor(builder.bitcast(row, words), flip), row.type))
+        other = builder.shuffle_vector(row, row, ir.Constant(_WORDS, [lane ^ step for lane in range(LANES)]))
+        if sixteen.FUSED:  # a product with 1 or -1 is exact: this rounds once, as a sum does, and is one instruction
+            ones = ir.Constant(_REALS, [-1.0 if lane & step else 1.0 for lane in range(LANES)])
+            row = sixteen.fma(builder, row, ones, other)
+        else:
+            flip = ir.Constant(_WORDS, [_TOP if lane & step else 0 for lane in range(LANES)])
+            row = builder.fadd(other, builder.bitcast(builder.xor(builder.bitcast(row, _WORDS), flip), _REALS))
         step *= 2
     return row
+
+
+def mixed(builder: Any, rows: list[Any]) -> list[Any]:
+    """All butterflies of a tile."""
+    return _across(builder, [_within(builder, row) for row in rows])
+
+
+def _signed(builder: Any, row: Any, word: Any, shift: Any) -> Any:
+    """A row, negated where the bit of a word that `shift` moves to the top is set."""
+    flip = builder.and_(builder.shl(word, shift), ir.Constant(_WORDS, [_TOP] * LANES))
+    return builder.bitcast(builder.xor(builder.bitcast(row, _WORDS), flip), _REALS)
+
+
+def tile_of(context: Any, builder: Any, kind: Any, array: Any, start: Any) -> list[Any]:
+    """Pointers to the vectors of the tile that begins at item `start`."""
+    return vectors(context, builder, kind, array, start, ir.Constant(start.type, LANES), TILE // LANES)
+
+
+def _signed_tile(context: Any, builder: Any, rows: list[Any], kind: Any, words: Any, tile: Any) -> list[Any]:
+    shift = sixteen.spread(builder, builder.sub(ir.Constant(_WORD, 31), builder.trunc(tile, _WORD)), _WORDS)
+    drawn = _load(builder, tile_of(context, builder, kind, words, ir.Constant(tile.type, 0)))
+    return [_signed(builder, row, word, shift) for row, word in zip(rows, drawn, strict=True)]
+
+
+@intrinsic
+def _turn_tile(typingctx, values, out, words, tile, factor):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        values, out, words, tile, factor = arguments
+        kinds, start = signature.args, builder.mul(tile, ir.Constant(tile.type, TILE))
+        wide = sixteen.spread(builder, factor, _REALS)
+        rows = _load(builder, tile_of(context, builder, kinds[0], values, start))
+        rows = [builder.fmul(row, wide) for row in rows]
+        rows = mixed(builder, _signed_tile(context, builder, rows, kinds[2], words, tile))
+        store(builder, rows, tile_of(context, builder, kinds[1], out, start))
+        return context.get_dummy_value()
+
+    return types.void(values, out, words, types.int64, types.float32), codegen
+
+
+def _return_tile(added: bool) -> Any:
+    @intrinsic
+    def turn(typingctx, values, out, words, tile, factor, scale, weight):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
+        def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            values, out, words, tile, factor, scale, weight = arguments
+            kinds, start = signature.args, builder.mul(tile, ir.Constant(tile.type, TILE))
+            wide, scales, weights = (sixteen.spread(builder, one, _REALS) for one in (factor, scale, weight))
+            most, least = (ir.Constant(_REALS, [float(edge)] * LANES) for edge in (LARGEST, -LARGEST))
+            rows = _load(builder, tile_of(context, builder, kinds[0], values, start))
+            rows = _signed_tile(context, builder, mixed(builder, rows), kinds[2], words, tile)
+            for row, target in zip(rows, tile_of(context, builder, kinds[1], out, start), strict=True):
+                value = builder.fmul(builder.fmul(row, wide), scales)
+                value = builder.select(builder.fcmp_ordered("<", value, most), value, most)
+                value = builder.select(builder.fcmp_ordered(">", value, least), value, least)
+                if added:
+                    value = builder.fadd(builder.load(target, align=4), builder.fmul(value, weights))
+                builder.store(value, target, align=4)
+            return context.get_dummy_value()
+
+        return types.void(values, out, words, types.int64, *[types.float32] * 3), codegen
+
+    return turn
+
+
+@intrinsic
+def _turn_columns(typingctx, values, words, start, minus):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        values, words, start, minus = arguments
+        kinds, stride = signature.args, ir.Constant(start.type, TILE)
+        ones = sixteen.spread(builder, minus, _REALS) if sixteen.FUSED else None
+        pointers = vectors(context, builder, kinds[0], values, start, stride, BLOCK // TILE)
+        (word,) = _load(builder, vectors(context, builder, kinds[1], words, start, stride, 1))
+        rows = _across(builder, _load(builder, pointers), ones)
+        rows = [_signed(builder, row, word, ir.Constant(_WORDS, [31 - at] * LANES)) for at, row in enumerate(rows)]
+        store(builder, _across(builder, rows, ones), pointers)
+        return context.get_dummy_value()
+
+    return types.void(values, words, types.int64, types.float32), codegen
 
 
 @intrinsic
 def _butterflies_of_tile(typingctx, values, start):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         array, start = arguments
-        stride = ir.Constant(start.type, LANES)
-        pointers = vectors(context, builder, signature.args[0], array, start, stride, TILE // LANES)
-        rows = _across(builder, [_within(builder, row) for row in _load(builder, pointers)])
-        for row, pointer in zip(rows, pointers, strict=True):
-            builder.store(row, pointer).align = 4
+        pointers = tile_of(context, builder, signature.args[0], array, start)
+        store(builder, mixed(builder, _load(builder, pointers)), pointers)
         return context.get_dummy_value()
 
     return types.void(values, types.int64), codegen
@@ -131,8 +226,7 @@ def _rows(count: int) -> Any:
         def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             array, start, stride = arguments
             pointers = vectors(context, builder, signature.args[0], array, start, stride, count)
-            for row, pointer in zip(_across(builder, _load(builder, pointers)), pointers, strict=True):
-                builder.store(row, pointer).align = 4
+            store(builder, _across(builder, _load(builder, pointers)), pointers)
             return context.get_dummy_value()
 
         return types.void(values, types.int64, types.int64), codegen
@@ -140,7 +234,8 @@ def _rows(count: int) -> Any:
     return butterflies
 
 
-_two, _four, _eight = _rows(2), _rows(4), _rows(8)
+_two, _four, _eight, _sixteen = _rows(2), _rows(4), _rows(8), _rows(16)
+_back, _add = _return_tile(False), _return_tile(True)
 
 
 @intrinsic
@@ -151,18 +246,17 @@ def _reflection_of_three(typingctx, values, start, stride):  # type: ignore[no-u
         rows = _load(builder, pointers)
         total = builder.fadd(builder.fadd(rows[0], rows[1]), rows[2])
         share = builder.fmul(total, ir.Constant(total.type, [float(TWO_THIRDS)] * LANES))
-        for row, pointer in zip(rows, pointers, strict=True):
-            builder.store(builder.fsub(row, share), pointer).align = 4
+        store(builder, [builder.fsub(row, share) for row in rows], pointers)
         return context.get_dummy_value()
 
     return types.void(values, types.int64, types.int64), codegen
 
 
 @intrinsic
-def _signed(typingctx, value, word):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
+def _signed_value(typingctx, value, word):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]  # noqa: ARG001 - likewise
         value, word = arguments
-        top = builder.and_(word, ir.Constant(word.type, 0x80000000))
+        top = builder.and_(word, ir.Constant(word.type, _TOP))
         return builder.bitcast(builder.xor(builder.bitcast(value, word.type), top), value.type)
 
     return types.float32(types.float32, types.uint32), codegen
@@ -170,13 +264,18 @@ def _signed(typingctx, value, word):  # type: ignore[no-untyped-def]  # noqa: AR
 
 _tile: Any = _butterflies_of_tile  # mypy cannot know that the first argument is numba's, here and below
 _three: Any = _reflection_of_three
-signed: Any = _signed
+signed: Any = _signed_value
 """A float32, negated where the top bit of a uint32 is set."""
+_turn: Any = _turn_tile
+_columns: Any = _turn_columns
 
 
 @numba.njit(cache=True, nogil=True)
 def transform(values):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Multiply a power of two of `values` by the Hadamard matrix in Sylvester's order, not normalised, in place."""
+    """Multiply `values`, in place, by the Hadamard matrix in Sylvester's order, not normalised.
+
+    They are a power of two, up to `BLOCK`.
+    """
     n = values.size
     if n < TILE:
         step = 1
@@ -187,25 +286,17 @@ def transform(values):  # type: ignore[no-untyped-def]  # numba infers the types
                     values[at], values[at + step] = a + b, a - b
             step *= 2
         return
-    near = min(n, 8 * TILE)
-    for first in range(0, n, near):
-        for at in range(first, first + near, TILE):
-            _tile(values, at)
-        if near == 8 * TILE:
-            for at in range(first, first + TILE, LANES):
-                _eight(values, at, TILE)
-    step = TILE if near < 8 * TILE else near
-    while step < n:
-        radix = min(n // step, 8)
-        for first in range(0, n, radix * step):
-            for at in range(first, first + step, LANES):
-                if radix == 8:
-                    _eight(values, at, step)
-                elif radix == 4:
-                    _four(values, at, step)
-                else:
-                    _two(values, at, step)
-        step *= radix
+    for at in range(0, n, TILE):
+        _tile(values, at)
+    for at in range(0, TILE if n > TILE else 0, LANES):
+        if n == 2 * TILE:
+            _two(values, at, TILE)
+        elif n == 4 * TILE:
+            _four(values, at, TILE)
+        elif n == 8 * TILE:
+            _eight(values, at, TILE)
+        else:
+            _sixteen(values, at, TILE)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -266,15 +357,6 @@ def _limited(value):  # type: ignore[no-untyped-def]  # numba infers the types
 
 
 @numba.njit(cache=True, nogil=True)
-def _unsign(values, words, factor, scale):  # type: ignore[no-untyped-def]  # numba infers the types
-    for row in range((values.size + SIGNS - 1) // SIGNS):
-        part = values[row * SIGNS : (row + 1) * SIGNS]
-        shift = np.uint32(31 - row)
-        for lane in range(part.size):
-            part[lane] = _limited(signed(part[lane] * factor, shl32(words[lane], shift)) * scale)
-
-
-@numba.njit(cache=True, nogil=True)
 def _reflect(values, words):  # type: ignore[no-untyped-def]  # numba infers the types
     along = across = np.float64(0)
     for at in range(values.size):
@@ -299,32 +381,59 @@ def _plan(n, thorough):  # type: ignore[no-untyped-def]  # numba infers the type
     if length < n:
         steps = 8 if thorough else 3
     elif thorough:
-        steps = 5 if rows == 3 else 4 if n < TILE else 3 if n < BLOCK // 4 else 2
+        steps = 5 if rows == 3 else 4 if n < TILE else 3
     else:
         steps = 1
     return length, rows, steps, np.float32(1 / np.sqrt(np.float64(length // rows)))
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _place(block, step):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Where the counter of a step's random words begins."""
+    return mul32(np.uint32((block * STEPS + step) * WORDS), STEP)
 
 
 @numba.njit(cache=True, nogil=True)
 def start(n, block, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
     """A random one of the `n` places of a block."""
     word = np.empty(1, np.uint32)
-    _draw(word, mul32(np.uint32((block * STEPS + STEPS - 1) * SIGNS), STEP), k0, k1)
+    _draw(word, _place(block, STEPS - 1), k0, k1)
     return np.int64(np.uint64(word[0]) * np.uint64(n) >> np.uint64(32))
 
 
 @numba.njit(cache=True, nogil=True)
+def _middle(values, words, scale):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The last butterflies of a full block's first step, its new signs, and the first butterflies of the second."""
+    minus = scale * np.float32(0) - np.float32(1)  # what no compiler can know: it would subtract, on half as many units
+    for at in range(0, TILE, LANES):
+        _columns(values, words, at, minus)
+
+
+@numba.njit(cache=True, nogil=True)
 def rotate(values, out, scale, block, thorough, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Rotate `values`, times `scale`, to `out`; they are block number `block` of at most 2**14 values."""
+    """Rotate `values`, times `scale`, to `out`; they are block number `block` of at most 2**12 values."""
     n = values.size
-    words = np.empty(SIGNS, np.uint32)
+    words = np.empty(WORDS, np.uint32)
+    if n == BLOCK:
+        factor = OF_BLOCK * OF_BLOCK if thorough else OF_BLOCK
+        _draw(words[: SIGNS << thorough], _place(block, 0), k0, k1)
+        for tile in range(BLOCK // TILE):
+            _turn(values, out, words, tile, scale * factor)
+        if thorough:
+            _middle(out, words[SIGNS:], scale)
+            for at in range(0, BLOCK, TILE):
+                _tile(out, at)
+        else:
+            for at in range(0, TILE, LANES):
+                _sixteen(out, at, TILE)
+        return
     length, rows, steps, factor = _plan(n, thorough)
     for at in range(length, n):
         out[at] = values[at] * scale
     for step in range(steps):
         first = (n - length) * (step & 1)
         part = out[first : first + length]
-        _draw(words[: min(2 * length, SIGNS)], mul32(np.uint32((block * STEPS + step) * SIGNS), STEP), k0, k1)
+        _draw(words[: 2 * length if n < TILE else SIGNS], _place(block, step), k0, k1)
         if step:
             _flip(part, words, factor)
         else:
@@ -335,25 +444,45 @@ def rotate(values, out, scale, block, thorough, k0, k1):  # type: ignore[no-unty
 
 
 @numba.njit(cache=True, nogil=True)
-def unrotate(values, room, scale, block, thorough, k0, k1):  # type: ignore[no-untyped-def]  # numba infers the types
-    """The inverse of `rotate`, in place, times `room`, times `scale`, and limited to float32's range."""
+def unrotate(values, room, scale, block, thorough, k0, k1, out, weight, added, begun):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The inverse of `rotate`, times `room`, times `scale`, and limited to float32's range.
+
+    It goes to `out`, or times `weight` is added to what is there. `values` are overwritten. If a thorough inverse of a
+    full block has `begun`, the butterflies of each tile are done.
+    """
     n = values.size
-    words = np.empty(SIGNS, np.uint32)
+    words = np.empty(WORDS, np.uint32)
+    if n == BLOCK:
+        factor = OF_BLOCK * OF_BLOCK if thorough else OF_BLOCK
+        _draw(words[: SIGNS << thorough], _place(block, 0), k0, k1)
+        if thorough:
+            for at in range(0, 0 if begun else BLOCK, TILE):
+                _tile(values, at)
+            _middle(values, words[SIGNS:], scale)
+        else:
+            for at in range(0, TILE, LANES):
+                _sixteen(values, at, TILE)
+        for tile in range(BLOCK // TILE):
+            if added:
+                _add(values, out, words, tile, room * factor, scale, weight)
+            else:
+                _back(values, out, words, tile, room * factor, scale, weight)
+        return
     length, rows, steps, factor = _plan(n, thorough)
     for back in range(steps):
         step = steps - 1 - back
         first = (n - length) * (step & 1)
         part = values[first : first + length]
-        _draw(words[: min(2 * length, SIGNS)], mul32(np.uint32((block * STEPS + step) * SIGNS), STEP), k0, k1)
+        _draw(words[: 2 * length if n < TILE else SIGNS], _place(block, step), k0, k1)
         _mix(part, rows)
         if thorough and n < TILE:
             _reflect(part, words[length:])
-        if step:
-            _flip(part, words, factor)
-        else:
-            _unsign(part, words, factor * room, scale)
+        _flip(part, words, factor if step else factor * room)
     for at in range(length, n):
-        values[at] = _limited(values[at] * room * scale)
+        values[at] *= room
+    for at in range(n):
+        value = _limited(values[at] * scale)
+        out[at] = out[at] + value * weight if added else value
 
 
 @numba.njit(cache=True, nogil=True)
@@ -365,15 +494,25 @@ def rotate_blocks(values, edges, scale, k0, k1, out):  # type: ignore[no-untyped
 
 
 @numba.njit(cache=True, nogil=True)
-def unrotate_blocks(values, edges, scale, k0, k1, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    """The inverse of `rotate_blocks`, whatever the finite `values`; what leaves float32's range is limited to it."""
+def unrotate_blocks(values, edges, scale, k0, k1, out, weight, added):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The inverse of `rotate_blocks`, whatever the finite `values`; what leaves float32's range is limited to it.
+
+    It goes to `out`, or times `weight` is added to what is there.
+    """
+    buffer = np.empty(BLOCK, np.float32)
     for block in range(edges.size - 1):
         part, into = values[edges[block] : edges[block + 1]], out[edges[block] : edges[block + 1]]
+        here = buffer[: part.size]
         for at in range(part.size):
-            into[at] = part[at] * HEADROOM
-        unrotate(into, np.float32(1.0) / HEADROOM, scale, block, False, k0, k1)
+            here[at] = part[at] * HEADROOM
+        unrotate(here, np.float32(1.0) / HEADROOM, scale, block, False, k0, k1, into, weight, added, False)
 
 
 def keys(seed: int) -> tuple[np.uint32, np.uint32]:
     """Both keys of the signs, from a seed of 32 bits."""
     return np.uint32(seed), np.uint32((seed * 0x85EBCA6B + 0xC2B2AE35) % 2**32)
+
+
+def added(weight: np.float32 | None) -> tuple[np.float32, bool]:
+    """The last arguments of `unrotate`, for a target of that weight."""
+    return (np.float32(1.0), False) if weight is None else (weight, True)

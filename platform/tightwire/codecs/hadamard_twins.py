@@ -5,14 +5,27 @@ import math
 import numpy as np
 
 from tightwire.arrays import Bytes8, Flat, Floats, Ints
-from tightwire.codecs.hadamard import BLOCK, LARGEST, SIGNS, STEPS, TILE, TWO_THIRDS, keys, whole
+from tightwire.codecs.eden_kernels import SUMS
+from tightwire.codecs.hadamard import (
+    BLOCK,
+    LANES,
+    LARGEST,
+    OF_BLOCK,
+    SIGNS,
+    STEPS,
+    TILE,
+    TWO_THIRDS,
+    WORDS,
+    keys,
+    whole,
+)
 from tightwire.codecs.lloyd_max import LEVELS, thresholds
 
 
-def words(place: int, count: int, seed: int) -> Ints:
-    """Random words of 32 bits."""
+def words(place: int, seed: int) -> Ints:
+    """Random words of 32 bits, as many as a step may take."""
     k0, k1 = keys(seed)
-    x = (np.arange(count) + place * SIGNS).astype(np.uint32) * np.uint32(0x9E3779B9) ^ k0
+    x = (np.arange(WORDS) + place * WORDS).astype(np.uint32) * np.uint32(0x9E3779B9) ^ k0
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x21F0AAAD) ^ k1
     x = (x ^ (x >> np.uint32(15))) * np.uint32(0x735A2D97)
     return (x ^ (x >> np.uint32(15))).astype(np.int64)
@@ -24,10 +37,10 @@ def signs(n: int, drawn: Ints) -> Flat:
     return np.where(drawn[at % SIGNS] >> (at // SIGNS) & 1, -1, 1).astype(np.float32)
 
 
-def transform(values: Flat) -> Flat:
-    """The twin of `tightwire.codecs.hadamard.transform`, out of place."""
-    step = 1
-    while step < values.size:
+def transform(values: Flat, first: int = 1, last: int = 0) -> Flat:
+    """The twin of `tightwire.codecs.hadamard.transform`, out of place: butterflies `first` to half of `last` apart."""
+    step = first
+    while step < (last or values.size):
         pairs = values.reshape(-1, 2, step)
         values = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], 1).ravel()
         step *= 2
@@ -66,37 +79,51 @@ def plan(n: int, thorough: bool) -> tuple[int, int, int, np.float32]:
     elif rows == 3:
         steps = 5
     else:
-        steps = 4 if n < TILE else 3 if n < BLOCK // 4 else 2
+        steps = 4 if n < TILE else 3
     return length, rows, steps, np.float32(1 / math.sqrt(length // rows))
 
 
 def rotate(values: Flat, scale: np.float32, block: int, thorough: bool, seed: int) -> Flat:
     """The twin of `tightwire.codecs.hadamard.rotate`."""
-    n, out = values.size, values * scale
+    n = values.size
+    if n == BLOCK:
+        out = values * (scale * (OF_BLOCK * OF_BLOCK if thorough else OF_BLOCK)) * signs(n, words(block * STEPS, seed))
+        out = transform(out)
+        if thorough:
+            out = transform(out * signs(n, words(block * STEPS, seed)[SIGNS:]), first=TILE)
+            out = transform(out, last=TILE)
+        return out
+    out = values * scale
     length, rows, steps, factor = plan(n, thorough)
     for step in range(steps):
         part = slice((n - length) * (step & 1), (n - length) * (step & 1) + length)
-        drawn = words(block * STEPS + step, min(2 * length, SIGNS), seed)
+        drawn = words(block * STEPS + step, seed)
         turned = values[part] * (factor * scale) if step == 0 else out[part] * factor
         turned = turned * signs(length, drawn)
         if thorough and n < TILE:
-            turned = reflect(turned, drawn[length:])
+            turned = reflect(turned, drawn[length : 2 * length])
         out[part] = mix(turned, rows)
     return out
 
 
 def unrotate(values: Flat, room: np.float32, scale: np.float32, block: int, thorough: bool, seed: int) -> Flat:
-    """The twin of `tightwire.codecs.hadamard.unrotate`, out of place."""
+    """The twin of `tightwire.codecs.hadamard.unrotate`, out of place, and added to nothing."""
     n, out = values.size, values.copy()
-    length, rows, steps, factor = plan(n, thorough)
-    for step in reversed(range(steps)):
-        part = slice((n - length) * (step & 1), (n - length) * (step & 1) + length)
-        drawn = words(block * STEPS + step, min(2 * length, SIGNS), seed)
-        turned = mix(out[part], rows)
-        if thorough and n < TILE:
-            turned = reflect(turned, drawn[length:])
-        out[part] = turned * (factor if step else factor * room) * signs(length, drawn)
-    out[length:] *= room
+    if n == BLOCK:
+        if thorough:
+            out = transform(transform(out, last=TILE), first=TILE) * signs(n, words(block * STEPS, seed)[SIGNS:])
+        out = transform(transform(out, first=TILE), last=TILE)
+        out = out * signs(n, words(block * STEPS, seed)) * (room * (OF_BLOCK * OF_BLOCK if thorough else OF_BLOCK))
+    else:
+        length, rows, steps, factor = plan(n, thorough)
+        for step in reversed(range(steps)):
+            part = slice((n - length) * (step & 1), (n - length) * (step & 1) + length)
+            drawn = words(block * STEPS + step, seed)
+            turned = mix(out[part], rows)
+            if thorough and n < TILE:
+                turned = reflect(turned, drawn[length : 2 * length])
+            out[part] = turned * (factor if step else factor * room) * signs(length, drawn)
+        out[length:] *= room
     with np.errstate(over="ignore"):
         limited: Flat = np.clip(out * scale, -LARGEST, LARGEST)
     return limited
@@ -104,14 +131,16 @@ def unrotate(values: Flat, room: np.float32, scale: np.float32, block: int, thor
 
 def start(n: int, block: int, seed: int) -> int:
     """The twin of `tightwire.codecs.hadamard.start`."""
-    return int(words(block * STEPS + STEPS - 1, 1, seed)[0]) * n >> 32
+    return int(words(block * STEPS + STEPS - 1, seed)[0]) * n >> 32
 
 
 def summed(terms: Flat) -> float:
-    """A sum in 512 parts, each in float32, and these in float64."""
-    sums = np.zeros(SIGNS, np.float32)
-    for row in np.array_split(terms, range(SIGNS, terms.size, SIGNS)):
+    """A sum in 512 parts, of which halves are added up until 16 are left, in float32, and these in float64."""
+    sums = np.zeros(SUMS, np.float32)
+    for row in np.array_split(terms, range(SUMS, terms.size, SUMS)):
         sums[: row.size] += row
+    while sums.size > LANES:
+        sums = sums[: sums.size // 2] + sums[sums.size // 2 :]
     return _in_order(sums.astype(np.float64))
 
 
@@ -144,8 +173,9 @@ def encode_block(
         return np.zeros(count, np.uint8), np.zeros(fine if bits else 0, np.uint8), np.float32(0)
     top = int(np.abs(values).max().view(np.uint32))
     exponent = min(max((top >> 23) - 127, -126), 126)
-    rotated = rotate(values, np.float32(math.ldexp(1.0, -exponent)), block, True, seed)
-    norm = summed(rotated * rotated)
+    unit = np.float32(math.ldexp(1.0, -exponent))
+    norm = summed((values * unit) * (values * unit))
+    rotated = rotate(values, unit, block, True, seed)
     factor = np.float32(math.sqrt(n / norm))
     kept = norm
     if bits == 0:

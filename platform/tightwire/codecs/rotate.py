@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from tightwire.codecs import hadamard
+from tightwire.codecs.floats import landing
 from tightwire.codecs.stage import Axes, Context, Kind, Layout, Plane, Stage, Tally, Target, Undo
 from tightwire.errors import FrameError
 from tightwire.wire.streams import Sink, Source
@@ -29,7 +30,7 @@ def _exponent(plane: Plane) -> int:
 class Rotate(Stage):
     """A random rotation, H D x / sqrt(d): what comes out is about normal, whatever went in.
 
-    D are random signs and H is a Hadamard matrix, in blocks of d = 2**14 values and, where n is not their multiple, in
+    D are random signs and H is a Hadamard matrix, in blocks of d = 2**12 values and, where n is not their multiple, in
     shorter blocks at the end that are orthogonal without padding (`tightwire.codecs.hadamard`): n values stay n. After
     it, the range that a quantiser must cover is about sqrt(2 ln n) standard deviations instead of what one outlier
     dictates. Orthogonal, so it adds no error of its own but float32's rounding, about 1e-7 of the norm. The seed of the
@@ -76,10 +77,9 @@ class Rotate(Stage):
         n = layout.count
 
         def undo(plane: Plane, target: Target | None) -> Plane:
-            into = target.memory if target is not None and target.weight is None else None
-            values = np.empty(n, np.float32) if into is None else into
-            scale = np.float32(math.ldexp(1.0, exponent))
-            hadamard.unrotate_blocks(plane.data, hadamard.edges(n), scale, *hadamard.keys(seed), values)
+            values, weight = landing(n, target)
+            scale, pair = np.float32(math.ldexp(1.0, exponent)), hadamard.keys(seed)
+            hadamard.unrotate_blocks(plane.data, hadamard.edges(n), scale, *pair, values, *hadamard.added(weight))
             return Plane.reals(values)
 
         return Layout("reals", n, 32), undo

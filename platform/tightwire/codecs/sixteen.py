@@ -16,6 +16,8 @@ _CHOSEN: str | None = getattr(config, "CPU_FEATURES", None)  # numba sets its at
 _FEATURES = get_host_cpu_features() if _CHOSEN is None else _CHOSEN  # type: ignore[no-untyped-call]  # numba's
 WIDE: Final = "+avx512f" in _FEATURES.split(",")
 """Whether this processor can run them, and numba compiles for it."""
+FUSED: Final = not {"+fma", "+neon"}.isdisjoint(_FEATURES.split(","))
+"""Whether it multiplies and adds in one instruction, to the last bit."""
 
 _INTS = ir.VectorType(ir.IntType(32), LANES)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
@@ -31,7 +33,7 @@ def _splat(value: int) -> Any:
     return ir.Constant(_INTS, [value] * LANES)
 
 
-def _spread(builder: Any, value: Any, vector: Any) -> Any:
+def spread(builder: Any, value: Any, vector: Any) -> Any:
     """A vector of one value, which only the program knows."""
     none = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(none, value, ir.Constant(ir.IntType(32), 0))
@@ -45,6 +47,12 @@ def shuffle(builder: Any, table: Any, places: Any) -> Any:
     return builder.call(permute, [table, places])
 
 
+def fma(builder: Any, left: Any, right: Any, more: Any) -> Any:
+    """Code for left * right + more, lane by lane, rounded once; slow where the processor is not `FUSED`."""
+    kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+    return builder.call(builder.module.declare_intrinsic("llvm.fma.v16f32", fnty=kind), [left, right, more])
+
+
 def _load(context: Any, builder: Any, signature: Any, arguments: Any, which: int, at: Any, vector: Any) -> Any:
     return builder.load(_at(context, builder, signature.args[which], arguments[which], at, vector), align=4)
 
@@ -55,10 +63,10 @@ def _look_up(typingctx, table, words, start, shift, weight, out):  # type: ignor
         at, zero = arguments[2], context.get_constant(types.intp, 0)
         entries = _load(context, builder, signature, arguments, 0, zero, _FLOATS)
         word = _load(context, builder, signature, arguments, 1, at, _INTS)
-        found = shuffle(builder, entries, builder.lshr(word, _spread(builder, arguments[3], _INTS)))
+        found = shuffle(builder, entries, builder.lshr(word, spread(builder, arguments[3], _INTS)))
         into = _at(context, builder, signature.args[5], arguments[5], at, _FLOATS)
         if signature.args[4] is not types.none:
-            product = builder.fmul(found, _spread(builder, arguments[4], _FLOATS))
+            product = builder.fmul(found, spread(builder, arguments[4], _FLOATS))
             found = builder.fadd(builder.load(into, align=4), product)
         builder.store(found, into, align=4)
         return context.get_dummy_value()
@@ -80,8 +88,8 @@ def _search(typingctx, thresholds, values, start, shift, out):  # type: ignore[n
         into = _at(context, builder, signature.args[4], arguments[4], at, _INTS)
         shift = arguments[3]
         begun = builder.icmp_unsigned("!=", shift, ir.Constant(shift.type, 0))
-        before = builder.and_(builder.load(into, align=4), _spread(builder, builder.sext(begun, shift.type), _INTS))
-        builder.store(builder.or_(before, builder.shl(code, _spread(builder, shift, _INTS))), into, align=4)
+        before = builder.and_(builder.load(into, align=4), spread(builder, builder.sext(begun, shift.type), _INTS))
+        builder.store(builder.or_(before, builder.shl(code, spread(builder, shift, _INTS))), into, align=4)
         return context.get_dummy_value()
 
     return types.none(thresholds, values, types.intp, types.uint32, out), codegen
