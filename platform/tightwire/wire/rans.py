@@ -3,10 +3,11 @@
 Codes come in one stretch or several, each with statistics of its own. In the section ``tables`` the first byte says how
 they are coded: 0 means that all of them stay packed. From 1 to 0xBF it begins the table of the first stretch
 (`tightwire.wire.rans_tables`); for each stretch more there follows another, or the byte `_AGAIN` for the one before it
-once more, and then, for `tightwire.wire.rans_states.MANY` codes or more, log2 of the number of lanes. `_ADAPTIVE` +
-log2 of the lanes stands for models that learn (`tightwire.wire.rans_adaptive`), `_WHOLE` more if they see all bits of
-a code. Next, of several lanes, comes the number of codes that their first states hold; in all cases, the number of
-coded bytes. These are the coder's last states (`tightwire.wire.rans_states`) and its words
+once more. `_ADAPTIVE` + log2 of the lanes stands for models that learn (`tightwire.wire.rans_adaptive`), `_WHOLE` more
+if they see all bits of a code. Next comes the number of coded bytes: as it is behind such a model; behind tables, what
+it is beyond the number that they let expect, twice, or if less, one less than twice what is missing. Under tables the
+number of lanes follows from that expectation as well. Last, of several lanes, is the number of codes that their first
+states hold. The coded bytes are the coder's last states (`tightwire.wire.rans_states`) and its words
 (`tightwire.wire.rans_kernels`).
 """
 
@@ -73,23 +74,21 @@ def write(
     Returns:
         The coded bytes, or None when packing is not larger; then one zero byte was written.
     """
-    coder = _static if model == "static" else _learning
-    head, coded = coder(codes, bits, packed, _bounds(codes.size, parts))
-    if coded is not None:
-        head += varint(coded.size)
-        if len(head) + coded.size < packed:
-            sink.write("tables", head)
-            return coded
+    head, coded = (_static if model == "static" else _learning)(codes, bits, packed, _bounds(codes.size, parts))
+    if coded is not None and len(head) + coded.size < packed:
+        sink.write("tables", head)
+        return coded
     sink.write("tables", b"\0")
     return None
 
 
 def _static(codes: AnyArray, bits: int, packed: int, bounds: tuple[int, ...]) -> tuple[bytes, Bytes8 | None]:
-    """(what stands before the length, coded bytes), None where they would be longer than packed."""
+    """(what the decoder must know before, coded bytes), None where they would be longer than packed."""
     tables, head, expected = _choose(codes, bits, bounds)
     if expected >= packed * 8:
         return b"", None
-    lanes = states_of.lanes_for(codes.size, expected)
+    typical = _typical(tables, bounds)
+    lanes = states_of.lanes_for(codes.size, typical)
     memory, words = states_of.buffer(packed)
     encodings = [table.encoding() for table in tables]
     states, tail = states_of.start(codes, bounds[-2], bounds[-1], tables[-1], encodings[-1], lanes)
@@ -100,31 +99,34 @@ def _static(codes: AnyArray, bits: int, packed: int, bounds: tuple[int, ...]) ->
         at = push(codes, start, end, encodings[position], table.precision, table.group, states, words, at)
         if at < 0:
             return b"", None
-    if codes.size >= states_of.MANY:
-        head += bytes([lanes.bit_length() - 1])
-    if lanes > 1:
-        head += varint(tail)
-    return head, states_of.pack(states, memory, words.size - at)
+    coded = states_of.pack(states, memory, words.size - at)
+    beyond = coded.size - typical // 8
+    head += varint(2 * beyond if beyond >= 0 else -2 * beyond - 1)
+    return head + varint(tail) if lanes > 1 else head, coded
+
+
+def _typical(tables: list[Table], bounds: tuple[int, ...]) -> int:
+    """Bits of codes as the tables of their stretches let expect them."""
+    return sum(table.typical(stop - start) for table, (start, stop) in zip(tables, pairwise(bounds), strict=True))
 
 
 def _choose(codes: AnyArray, bits: int, bounds: tuple[int, ...]) -> tuple[list[Table], bytes, int]:
     """A table for each stretch, their bytes, and the bits of all with the codes; one for all if that is shorter."""
     counts = [count(codes[start:stop], bits) for start, stop in pairwise(bounds)]
-    table, bits_of_all = Table.best(np.sum(counts, axis=0), bits)
+    table, written, bits_of_all = Table.best(np.sum(counts, axis=0), bits)
     again = len(counts) - 1
-    pooled = [table] * len(counts), table.pack() + bytes([_AGAIN] * again), bits_of_all + 8 * again
+    pooled = [table] * len(counts), written + bytes([_AGAIN] * again), bits_of_all + 8 * again
     if not again:
         return pooled
     tables: list[Table] = []
     head, total = b"", 0
     for own in counts:
-        table, size = Table.best(own, bits)
+        table, written, size = Table.best(own, bits)
         same = tables[-1].cost(own) if tables else None
         if same is not None and same + 8 <= size:
             table, size = tables[-1], same + 8
-            head += bytes([_AGAIN])
-        else:
-            head += table.pack()
+            written = bytes([_AGAIN])
+        head += written
         tables.append(table)
         total += size
     return (tables, head, total) if total < pooled[2] else pooled
@@ -147,10 +149,9 @@ def _learning(codes: AnyArray, bits: int, packed: int, bounds: tuple[int, ...]) 
         at = adaptive.push(codes, start, min(stop, end), end, model, states, words, at)
         if at < 0:
             return b"", None
-    head = bytes([_ADAPTIVE + _WHOLE * whole + lanes.bit_length() - 1])
-    if lanes > 1:
-        head += varint(tail)
-    return head, states_of.pack(states, memory, words.size - at)
+    coded = states_of.pack(states, memory, words.size - at)
+    head = bytes([_ADAPTIVE + _WHOLE * whole + lanes.bit_length() - 1]) + varint(coded.size)
+    return head + varint(tail) if lanes > 1 else head, coded
 
 
 def read(n: int, bits: int, source: Source, parts: tuple[int, ...] = ()) -> Coded | None:
@@ -176,22 +177,27 @@ def read(n: int, bits: int, source: Source, parts: tuple[int, ...] = ()) -> Code
         for _ in bounds[2:]:
             head = source.byte()
             tables.append(tables[-1] if head == _AGAIN else Table.read(head, bits, source))
-        exponent = source.byte() if n >= states_of.MANY else 0
+        typical, beyond = _typical(tables, bounds), source.varint()
+        lanes = states_of.lanes_for(n, typical)
+        length = typical // 8 + (beyond >> 1 ^ -(beyond & 1))
+        if length < 0:
+            raise FrameError("length", f"the coded bytes are {length}; 0 or more are right")
     else:
         whole, exponent = divmod(first - _ADAPTIVE, _WHOLE)
         if whole > (bits > adaptive.MODELLED):
             raise FrameError("tables", f"codes are coded in way {first}, which is none of this coder's")
         form = adaptive.form(bits, bool(whole))
-    lanes = 1 << min(exponent, 8)
-    if lanes not in states_of.LANES or (lanes > 1 and n < states_of.MANY):
-        raise FrameError("tables", f"{n} codes are not coded in 2**{exponent} lanes")
+        lanes = 1 << exponent
+        if lanes not in states_of.LANES or (lanes > 1 and n < states_of.MANY):
+            raise FrameError("tables", f"{n} codes are not coded in {lanes} lanes")
+        length = source.varint()
     tail = source.varint() if lanes > 1 else 0
     most = bounds[-1] - bounds[-2]
     if form:
         most = adaptive.last_block(most, form) - 1
     if tail > most:
         raise FrameError("tables", f"states hold the last {tail} codes, where one model is of {most}")
-    return Coded(source.varint(), lanes, tail, bounds, tuple(tables), form)
+    return Coded(length, lanes, tail, bounds, tuple(tables), form)
 
 
 def decode(data: Bytes8, coded: Coded, bits: int) -> AnyArray:

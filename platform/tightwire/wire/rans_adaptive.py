@@ -20,7 +20,7 @@ import numpy as np
 
 from tightwire.arrays import AnyArray
 from tightwire.wire import rans_kernels as kernels
-from tightwire.wire.rans_tables import FINEST, POINT, Table, count, grouped, logs, normalise
+from tightwire.wire.rans_tables import FINEST, POINT, Table, count, grouped, logs
 
 WEIGHTS = (128, 16, 2, 1024)
 QUICK = (128, 16)
@@ -60,6 +60,25 @@ def form(bits: int, whole: bool) -> Form:
     group = 0 if whole else max(0, bits - MODELLED)
     finest = _WHOLE_PRECISION if bits - group > MODELLED else _PRECISION
     return Form(1 << (bits - group), min(finest, FINEST - group), group)
+
+
+@numba.njit(cache=True, nogil=True)
+def normalise(counts, precision):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Scale counts to sum to 2**precision, present ones to at least 1; empty when there are too many of them."""
+    scale = np.int64(1) << precision
+    total = counts.sum()
+    shares = np.zeros(counts.size, np.int64)
+    largest = 0
+    for i in range(counts.size):
+        if counts[i]:
+            shares[i] = max(1, (counts[i] * scale + total // 2) // total)
+            if shares[i] > shares[largest]:
+                largest = i
+    excess = shares.sum() - scale
+    if shares[largest] <= 2 * excess:
+        return shares[:0]
+    shares[largest] -= excess
+    return shares
 
 
 def whole_pays(codes: AnyArray, bits: int) -> bool:

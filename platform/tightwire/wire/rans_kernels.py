@@ -2,7 +2,8 @@
 
 rANS (Duda 2013, arXiv 1311.2540, section 3) with states of 32 bits that give off words of 16, in lanes (Giesen 2014,
 "Interleaved entropy coders", arXiv 1402.3392): code i belongs to lane i % lanes, all lanes share one stream of words.
-A state x in [2**16, 2**32) takes a code with share f of 2**precision, preceded by shares that sum to c, as
+A state x in [2**16, 2**32) takes a code with share f of 2**precision, preceded by shares that sum to c, of which the
+largest is the first, as
 
     x -> (x // f << precision) + x % f + c
 
@@ -11,7 +12,8 @@ model does not look at, are shifted in. Codes go in from last to first and come 
 
 Looking up tables and moving words is left to scalar loops, all arithmetic between runs over a row of lanes in SIMD
 registers: the quotient is a product with the reciprocal, and a word is always moved, but counts only where due.
-A single lane starts from 0, and its words end where it does. Several lanes start from 2**16 plus any 16 bits.
+A single lane starts from 0, where the code with the largest share leaves it, and its words end where it does. Several
+lanes start from 2**16 plus any 16 bits.
 """
 
 from typing import Any
@@ -82,25 +84,31 @@ def tables(shares, encoding, symbols, decoding):  # type: ignore[no-untyped-def]
 
     Args:
         shares: Shape (symbols,), integers.
-        encoding: Takes, of each symbol, reciprocal << 32 | share << 16 | sum of the shares before it; or is empty.
+        encoding: Takes, of each symbol, reciprocal << 32 | share << 16 | sum of the shares before it, of
+            which the largest is the first; or is empty.
         symbols: Takes the symbol of each slot, shape (sum of the shares,); or is empty.
         decoding: Takes share << 16 | sum of the shares before it; or is empty.
     """
-    before = np.int64(0)
+    largest = 0
+    for symbol in range(shares.size):
+        if shares[symbol] > shares[largest]:
+            largest = symbol
+    before = np.int64(shares[largest])
     for symbol in range(shares.size):
         share = np.int64(shares[symbol])
         if share:
+            start = np.int64(0) if symbol == largest else before
+            before += np.int64(0) if symbol == largest else share
             if encoding.size:
                 shift = 0
                 while np.int64(1) << shift < share:
                     shift += 1
                 power = np.uint64(1) << np.uint64(32 + shift)
                 reciprocal = (power + np.uint64(share - 1)) // np.uint64(share) - (np.uint64(1) << np.uint64(32))
-                encoding[symbol] = reciprocal << np.uint64(32) | np.uint64(share << 16 | before)
+                encoding[symbol] = reciprocal << np.uint64(32) | np.uint64(share << 16 | start)
             if symbols.size:
-                symbols[before : before + share] = symbol
-                decoding[symbol] = np.uint32(share << 16 | before)
-        before += share
+                symbols[start : start + share] = symbol
+                decoding[symbol] = np.uint32(share << 16 | start)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

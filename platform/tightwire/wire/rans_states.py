@@ -30,7 +30,9 @@ _SLACK = 8
 
 def lanes_for(n: int, bits: int) -> int:
     """How many lanes `n` codes take that are expected to be coded in so many bits."""
-    fit = [lanes for lanes in LANES[1:] if (lanes * _LANE_BITS + _FIXED_BITS) * _LEAST_BITS <= bits and n >= MANY]
+    if n < MANY:
+        return 1
+    fit = [lanes for lanes in LANES[1:] if (lanes * _LANE_BITS + _FIXED_BITS) * _LEAST_BITS <= bits]
     return max(fit, default=1)
 
 

@@ -1,12 +1,14 @@
 """Plain twins of the entropy coder's compiled loops, over Python's integers; slow, obvious, and equal bit for bit."""
 
 import itertools
+import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from tightwire.arrays import AnyArray, Ints
 from tightwire.wire.rans_adaptive import FADING, LONG, QUICK, SHORT, WEIGHTS, Form
-from tightwire.wire.rans_tables import COARSEST, FINEST, FINEST_SHARES, LOSS, POINT, Table
+from tightwire.wire.rans_tables import FINENESS, FINEST, FINEST_POINT, LOSS, POINT, SPAN, Table, scale
 
 
 def log2(value: int) -> int:
@@ -22,7 +24,7 @@ def log2(value: int) -> int:
 
 
 def normalise(counts: Ints, precision: int) -> Ints:
-    """The twin of `tightwire.wire.rans_tables.normalise`."""
+    """The twin of `tightwire.wire.rans_adaptive.normalise`."""
     total, scale = int(counts.sum()), 1 << precision
     shares = np.where(counts > 0, np.maximum(1, (counts * scale + total // 2) // total), 0)
     excess = int(shares.sum()) - scale
@@ -33,45 +35,85 @@ def normalise(counts: Ints, precision: int) -> Ints:
     return result
 
 
-def counts_bits(shares: Ints) -> str:
-    """The counts of a table in exponential Golomb codes, bits in their order."""
-    bits, previous = "", 0
-    for share in shares.tolist():
-        step = share - previous
-        value = 2 * step if step >= 0 else -2 * step - 1
-        order = max(previous.bit_length() - 2, 0)
-        upper = (value >> order) + 1
-        length = upper.bit_length() - 1
-        bits += "0" * length + "1" + f"{upper:b}"[:0:-1] + f"{value % (1 << order) | 1 << order:b}"[:0:-1]
-        previous = share
+def roots_of(counts: Ints, largest: int, point: int) -> list[int]:
+    """The twin of `tightwire.wire.rans_tables.roots_of`."""
+    total = int(counts.sum())
+    doubled = [math.isqrt((count << 2 * point + 2) // total) for count in np.delete(counts, largest).tolist()]
+    present = np.delete(counts, largest) > 0
+    return [max(1, (root + 1) // 2) if there else 0 for root, there in zip(doubled, present, strict=True)]
+
+
+def shares_of(roots: list[int], largest: int, point: int, precision: int) -> list[int]:
+    """The twin of `tightwire.wire.rans_tables.shares_of`."""
+    unit = 4**point >> precision
+    shares = [max(1, (root * root + unit // 2) // unit) if root else 0 for root in roots]
+    shares.insert(largest, (1 << precision) - sum(shares))
+    return shares if shares[largest] > 0 else []
+
+
+def golomb(value: int, order: int) -> str:
+    """A number in an exponential Golomb code, bits in their order."""
+    upper = (value >> order) + 1
+    return "0" * (upper.bit_length() - 1) + "1" + f"{upper:b}"[:0:-1] + f"{value % (1 << order) | 1 << order:b}"[:0:-1]
+
+
+def roots_bits(roots: list[int]) -> str:
+    """The twin of `tightwire.wire.rans_tables.write_roots`: bits in their order."""
+
+    def numbers() -> Iterator[tuple[int, bool]]:
+        """The numbers, and whether each is a root."""
+        previous, differs, left = 0, 0, len(roots)
+        for root, run in itertools.groupby(roots):
+            often = len(list(run))
+            while often:
+                jump = 2 * (root - previous) if root >= previous else 2 * (previous - root) - 1
+                yield (jump if root <= 2 * previous else root) - differs, True
+                often, left, differs = often - 1, left - 1, 0
+                if left and root in (0, previous):
+                    yield often, False
+                    left, often, differs = left - often, 0, 1
+                previous = root
+
+    bits, order = "", 0
+    for value, is_root in numbers():
+        bits += golomb(value, order if is_root else 0)
+        if is_root:
+            order += 1 if value >= 3 << order else -1 if order and value < 1 << order else 0
     return bits
 
 
-def pack(table: Table) -> bytes:
-    """The twin of `tightwire.wire.rans_tables.Table.pack`."""
-    bits = np.array([int(bit) for bit in counts_bits(table.shares)], np.uint8)
-    return bytes([table.group << 4 | table.precision - COARSEST + 1]) + np.packbits(bits, bitorder="little").tobytes()
-
-
-def best(counts: Ints, bits: int) -> tuple[int, int]:
-    """The twin of the search of `tightwire.wire.rans_tables.Table.best`: (group, precision)."""
-    useful = max(COARSEST, int(counts.sum()).bit_length() + 1)
-    sizes = {}
-    for group, precision in itertools.product(range(bits), range(COARSEST, FINEST_SHARES + 1)):
+def best(counts: Ints, bits: int) -> bytes:
+    """The twin of `tightwire.wire.rans_tables.Table.best`: the table's bytes."""
+    useful = min((int(counts.sum()).bit_length() - 1) // 2, FINEST_POINT)
+    found: list[tuple[int, bytes]] = []
+    for group, fineness in itertools.product(range(bits), range(1, FINENESS + 1)):
+        point, precision = scale(fineness, group)
         grouped = counts.reshape(-1, 1 << group).sum(axis=1)
-        if precision > min(FINEST - group, useful) or not normalise(grouped, precision).size:
+        largest = int(grouped.argmax())
+        roots = roots_of(grouped, largest, point)
+        shares = shares_of(roots, largest, point, precision)
+        if not useful - SPAN <= point <= max(useful, 1) or not shares:
             continue
-        shares = normalise(grouped, precision)
-        pairs = zip(grouped.tolist(), shares.tolist(), strict=True)
+        pairs = zip(grouped.tolist(), shares, strict=True)
         size = sum(many * ((precision + group << POINT) - log2(share)) for many, share in pairs if many)
         size += size >> LOSS + 2 * (FINEST - precision - group)
-        sizes[group, precision] = size + (len(counts_bits(shares)) << POINT)
-    return min(sizes, key=lambda chosen: sizes[chosen])
+        written = f"{largest | 1 << bits - group:b}"[:0:-1] + roots_bits(roots)
+        data = np.packbits(np.array([int(bit) for bit in written], np.uint8), bitorder="little")
+        found.append((size + (len(written) << POINT), bytes([group << 4 | fineness]) + data.tobytes()))
+    return min(found, key=lambda entry: entry[0])[1]
+
+
+def starts(shares: Ints) -> Ints:
+    """The sums of the shares before each; the largest is the first."""
+    order = np.argsort(np.arange(shares.size) != shares.argmax(), kind="stable")
+    result = np.empty_like(shares)
+    result[order] = np.cumsum(shares[order]) - shares[order]
+    return result
 
 
 def push(codes: AnyArray, start: int, stop: int, table: Table, states: list[int], words: list[int]) -> None:
     """The twin of `tightwire.wire.rans_kernels.push` and `push_one`; `words` grow at their begin."""
-    before = np.cumsum(table.shares) - table.shares
+    before = starts(table.shares)
     for i in reversed(range(start, stop)):
         symbol, low = divmod(int(codes[i]), 1 << table.group)
         share, x = int(table.shares[symbol]), states[i % len(states)]
@@ -84,14 +126,16 @@ def push(codes: AnyArray, start: int, stop: int, table: Table, states: list[int]
 
 def pull(codes: AnyArray, start: int, stop: int, table: Table, states: list[int], words: list[int]) -> None:
     """The twin of `tightwire.wire.rans_kernels.pull` and `pull_one`; `words` are used up from their begin."""
-    ends = np.cumsum(table.shares)
+    before = starts(table.shares)
+    symbols = sorted(np.flatnonzero(table.shares).tolist(), key=lambda symbol: int(before[symbol]))
+    places = before[symbols]
     for i in range(start, stop):
         x, low = divmod(states[i % len(states)], 1 << table.group)
         slot = x % (1 << table.precision)
-        symbol = int(np.searchsorted(ends, slot, "right"))
+        symbol = symbols[int(np.searchsorted(places, slot, "right")) - 1]
         share = int(table.shares[symbol])
         codes[i] = symbol << table.group | low
-        x = share * (x >> table.precision) + slot - (int(ends[symbol]) - share)
+        x = share * (x >> table.precision) + slot - int(before[symbol])
         if x < 1 << 16 and words:
             x = x << 16 | words.pop(0)
         states[i % len(states)] = x
