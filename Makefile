@@ -19,8 +19,8 @@ run: $(READY) ## Set up, then run the main job: adaptive clients on real data
 
 test: lint ## Set up, then every check and test
 	$(BIN)/python -m pytest -n 2 --dist worksteal --quiet tests/unit tests/contract
-	$(BIN)/python -m pytest -n 3 --dist loadfile tests/chaos tests/cluster
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/e2e
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/chaos tests/cluster
+	$(BIN)/python -m pytest -n 2 --dist loadscope tests/e2e
 
 test-long: $(READY) ## A hundred faults by chance, and two thousand rounds that leak nothing: an hour
 	$(BIN)/python -m pytest -m long tests/cluster

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scenarios import digest_of, run_here, small
+from scenarios import digest_of, run_here, small, undisturbed
 from tightwire.config import Experiment
 from tightwire.federation.pool import InProcessPool
 from tightwire.federation.store import Kept
@@ -45,18 +45,14 @@ POLICIES = {
 @pytest.mark.parametrize("shares", [2, 3, 8])
 def test_any_split_of_the_work_gives_the_same_digest(tmp_path: Path, policy: str, shares: int) -> None:
     config = small(policy=POLICIES[policy])
-    alone = run_here(config, tmp_path / "alone")
-    scattered = run_here(config, tmp_path / "scattered", pool=ScatteredPool(config, shares))
-    assert digest_of(alone) == digest_of(scattered)
+    assert digest_of(run_here(config, tmp_path, pool=ScatteredPool(config, shares))) == undisturbed(config)
 
 
 @pytest.mark.parametrize("feedback", ["ef21", "dgc"])
 def test_any_split_gives_the_same_digest_with_other_feedback_and_joint_ranges(tmp_path: Path, feedback: str) -> None:
     late = {"deadline": 2.0, "participation": {"cohort": 8, "over": 0.25, "drop": 0.2}}
     config = small(policy=POLICIES["joint"], wire={"feedback": feedback}, **late)
-    alone = run_here(config, tmp_path / "alone")
-    scattered = run_here(config, tmp_path / "scattered", pool=ScatteredPool(config, 3))
-    assert digest_of(alone) == digest_of(scattered)
+    assert digest_of(run_here(config, tmp_path, pool=ScatteredPool(config, 3))) == undisturbed(config)
 
 
 WORLDS: dict[str, dict[str, Any]] = {
@@ -86,21 +82,16 @@ WORLDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("world", WORLDS)
 def test_in_any_world_work_can_be_split_and_a_run_resumed_with_the_same_digest(tmp_path: Path, world: str) -> None:
     config = small(rounds=6, **WORLDS[world])
-    alone = digest_of(run_here(config, tmp_path / "alone"))
-    assert digest_of(run_here(config, tmp_path / "scattered", pool=ScatteredPool(config, 3))) == alone
+    assert digest_of(run_here(config, tmp_path / "scattered", pool=ScatteredPool(config, 3))) == undisturbed(config)
     run_here(config, tmp_path / "resumed", stop_after=3)
-    assert digest_of(run_here(config, tmp_path / "resumed")) == alone
-    assert digest_of(run_here(small(rounds=6), tmp_path / "usual")) != alone
+    assert digest_of(run_here(config, tmp_path / "resumed")) == undisturbed(config)
+    assert undisturbed(config) != undisturbed(small(rounds=6))
 
 
-def test_another_seed_gives_another_digest(tmp_path: Path) -> None:
-    first = run_here(small(), tmp_path / "first")
-    second = run_here(small(seed=1), tmp_path / "second")
-    assert digest_of(first) != digest_of(second)
+def test_another_seed_gives_another_digest() -> None:
+    assert undisturbed(small()) != undisturbed(small(seed=1))
 
 
-def test_without_error_feedback_nothing_is_carried_and_the_run_differs(tmp_path: Path) -> None:
+def test_without_error_feedback_nothing_is_carried_and_the_run_differs() -> None:
     policy = POLICIES["fixed"]
-    kept = run_here(small(policy=policy), tmp_path / "kept")
-    forgotten = run_here(small(policy=policy, wire={"feedback": "none"}), tmp_path / "forgotten")
-    assert digest_of(kept) != digest_of(forgotten)
+    assert undisturbed(small(policy=policy)) != undisturbed(small(policy=policy, wire={"feedback": "none"}))

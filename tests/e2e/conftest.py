@@ -1,10 +1,29 @@
-"""One tracking server for all tests of a process; starting one takes longer than most of them."""
+"""One tracking server for all tests; starting one takes longer than most of them."""
 
 from collections.abc import Iterator
+from pathlib import PurePath
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tracking_server import PASSWORD, USER, Proxy, Server
+
+TOGETHER = {"test_mlflow": "tracking server", "test_mlflow_trouble": "tracking server", "test_report": "report"}
+"""Modules whose tests share what is dear to make, and so run in one process; all others run wherever there is room."""
+
+
+class Sharing(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """What belongs together goes to one process, beginning with the most; xdist's own groups need an older pytest."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return TOGETHER.get(PurePath(nodeid.split("::")[0]).stem, nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Sharing:
+    """Hand tests out as `Sharing` does."""
+    return Sharing(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -33,4 +52,4 @@ def proxy(server: Server) -> Iterator[Proxy]:
     try:
         yield proxy
     finally:
-        proxy.close()
+        proxy.go()

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import psutil
 import pytest
 
+from clusters import SUPPORT
+from gated import GATE
 from tightwire_pipelines.cli import main
 
 EXPERIMENT = """
@@ -26,8 +28,11 @@ checkpoints: {every: 2}
 """
 UNTRACKED = ("--set", "tracking={to: nowhere, plots: false}")
 """What a run is told whose test is about neither MLflow, which takes seconds to make its store, nor plots."""
-LONG = EXPERIMENT.replace("rounds: 6", "rounds: 40").replace("epochs: 1", "epochs: 12")
+LONG = EXPERIMENT.replace("rounds: 6", "rounds: 30").replace(
+    "{name: mlp, hidden: [16]}", "{name: custom, function: gated:model}"
+)
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+ENVIRONMENT["PYTHONPATH"] = os.pathsep.join(filter(None, [SUPPORT, ENVIRONMENT.get("PYTHONPATH")]))
 
 
 def command(*words: str) -> list[str]:
@@ -154,9 +159,11 @@ def test_after_kill_9_of_everything_a_resume_ends_in_the_undisturbed_digest_and_
     )
     run = folder / "runs" / "tiny"
     wait_for(run, process, "checkpoint/manifest-*4.json")
+    (folder / GATE).touch()  # or it might end before it is killed
     before = wait_for_run_id(run / "mlflow.json", process)
     kill_with_all_children(process)
     process.wait()
+    (folder / GATE).unlink()
     assert not (run / "summary.json").exists(), "the run was over before it was killed"
     resumed = tightwire(folder, "run", "--resume", "tiny", "--workers", "2")
     assert resumed.returncode == 0, resumed.stderr
@@ -184,7 +191,7 @@ def test_ctrl_c_and_sigterm_save_a_checkpoint_and_say_how_to_go_on(
     assert b"Traceback" not in stderr
     resumed = here("run", "--resume", "runs/tiny", "--in-process", "--json")
     assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["rounds"] == 40
+    assert json.loads(resumed.stdout)["rounds"] == 30
 
 
 @pytest.mark.parametrize(

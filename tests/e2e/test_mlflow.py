@@ -17,7 +17,7 @@ from tightwire.tracking.mlflow import MlflowTracker, sync
 from tightwire.tracking.outbox import SendState
 from tightwire.tracking.plots import draw
 from tightwire.tracking.summary import summarise, write_summary
-from tracking_server import START_SECONDS, Server
+from tracking_server import START_SECONDS, Proxy, Server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -159,18 +159,19 @@ def test_a_server_that_dies_costs_no_round_and_sync_sends_the_rest_once(server: 
     assert_whole(server.uri, tracker.run_id, 6)
 
 
-def test_a_server_that_is_dead_from_the_start_gets_the_run_from_sync(server: Server, folder: RunFolder) -> None:
-    server.kill()
-    tracker = start(server.uri, folder)
+def test_a_server_that_is_dead_from_the_start_gets_the_run_from_sync(proxy: Proxy, folder: RunFolder) -> None:
+    proxy.go()
+    tracker = start(proxy.uri, folder)
     for number in range(1, 5):
         tracker.round(a_round(number))
     line = tracker.finish(complete(folder, 4), status="finished")
     assert line is not None
+    assert "connection refused" in line
     assert tracker.run_id is None
-    server.start()
+    proxy.come()
     assert sync(folder.path).startswith("sent 4 rounds")
     run_id = str(SendState.load(folder.mlflow).run_id)
-    assert_whole(server.uri, run_id, 4)
+    assert_whole(proxy.uri, run_id, 4)
     assert f'"mlflow_run_id": "{run_id}"' in folder.summary.read_text()
 
 

@@ -90,6 +90,7 @@ class LocalCluster:
         ray = str(Path(sys.executable).with_name("ray"))
         usual = ["--block", f"--num-cpus={self._cpus}", "--min-worker-port=0", "--max-worker-port=0"]
         usual += ["--disable-usage-stats", f"--object-store-memory={100 * 2**20}"]
+        usual += ["--no-monitor", "--include-log-monitor=false"]  # nothing here grows the cluster or reads its logs
         self._starts += 1
         said = self.folder / f"said-{self._starts}"
         with said.open("wb") as out:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tightwire import config as configs
@@ -71,6 +72,18 @@ def run_here(
     simulation = Simulation(parts, run_folder, pool, tracker or NullTracker(), listener)
     stopping = (lambda: len(listener.records) >= stop_after) if stop_after is not None else (lambda: False)
     return simulation.run(RunInfo(folder.name, folder, configs.flat(config)), stopping)
+
+
+_UNDISTURBED: dict[str, str] = {}
+
+
+def undisturbed(config: Experiment) -> str:
+    """The digest of a run in this process that nothing disturbs; one run, however many tests compare with it."""
+    dumped = configs.dump(config)
+    if dumped not in _UNDISTURBED:
+        with TemporaryDirectory() as folder:
+            _UNDISTURBED[dumped] = digest_of(run_here(config, Path(folder) / "undisturbed"))
+    return _UNDISTURBED[dumped]
 
 
 def digest_of(ended: Ended) -> str:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
@@ -72,6 +73,7 @@ class Server:
                     "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "auth.ini"),
                     "MLFLOW_FLASK_SERVER_SECRET_KEY": "for forms",
                     "MLFLOW_DISABLE_TELEMETRY": "true",
+                    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # six processes that nothing here asks for
                 },
                 start_new_session=True,
             )
@@ -153,9 +155,11 @@ class Proxy:
         class Listening(ThreadingHTTPServer):
             daemon_threads = True
 
-        self._listening = Listening(("127.0.0.1", 0), Handler)
-        self.uri = f"http://127.0.0.1:{self._listening.server_port}"
-        threading.Thread(target=self._listening.serve_forever, daemon=True).start()
+        self._listen: Callable[[int], ThreadingHTTPServer] = lambda port: Listening(("127.0.0.1", port), Handler)
+        self._listening: ThreadingHTTPServer | None = None
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.come()
 
     def recover(self) -> None:
         """Be in no trouble from now on."""
@@ -163,8 +167,16 @@ class Proxy:
         self.released.set()
         self.released = threading.Event()
 
-    def close(self) -> None:
-        """Listen no more."""
+    def come(self) -> None:
+        """Listen, if it does not."""
+        if self._listening is None:
+            self._listening = self._listen(self.port)
+            threading.Thread(target=self._listening.serve_forever, daemon=True).start()
+
+    def go(self) -> None:
+        """Listen no more, so that connections are refused as by a server that is dead."""
         self.recover()
-        self._listening.shutdown()
-        self._listening.server_close()
+        if self._listening is not None:
+            self._listening.shutdown()
+            self._listening.server_close()
+            self._listening = None

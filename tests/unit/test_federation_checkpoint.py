@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scenarios import Quiet, digest_of, run_here, small
+from scenarios import Quiet, digest_of, run_here, small, undisturbed
 from tightwire.errors import CheckpointError
 from tightwire.federation import checkpoint as module
 from tightwire.federation import tables
@@ -42,14 +42,14 @@ def stopped(tmp_path: Path) -> Path:
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over_and_said_so(
-    stopped: Path, tmp_path: Path, harm: Callable[[Path], None], victim: str
+    stopped: Path, harm: Callable[[Path], None], victim: str
 ) -> None:
     harm(stopped / "checkpoint" / victim)
     listener = Quiet()
     resumed = run_here(small(rounds=6), stopped, listener=listener)
     assert "damaged and passed over" in listener.notes[0]
     assert listener.records[0].round == 3, "the checkpoint before it was taken"
-    assert digest_of(resumed) == digest_of(run_here(small(rounds=6), tmp_path / "undisturbed"))
+    assert digest_of(resumed) == undisturbed(small(rounds=6))
 
 
 def test_when_all_are_damaged_the_run_says_so_and_stops(stopped: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_round(tmp_path: Path, monk
     ended = run_here(small(rounds=6), tmp_path / "full")
     assert sum("No space left on device" in note for note in listener.notes) == 1
     monkeypatch.setattr(module, "write_atomically", real)
-    assert digest_of(ended) == digest_of(run_here(small(rounds=6), tmp_path / "roomy"))
+    assert digest_of(ended) == undisturbed(small(rounds=6))
 
 
 def test_old_files_go_and_nothing_half_written_stays(stopped: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenarios import Quiet, digest_of, run_here, small
+from scenarios import Quiet, digest_of, run_here, small, undisturbed
 from tightwire.arrays import Flat
 from tightwire.codecs.codec import Codec, decode, decode_header
 from tightwire.codecs.joint import Joint, parts_of, step_for
@@ -243,11 +243,11 @@ def test_a_host_that_forgot_its_training_trains_again_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small(policy=JOINT)
-    cached = run_here(config, tmp_path / "cached")
+    cached = undisturbed(config)
     monkeypatch.setattr(client_module, "CACHE", 0)
-    assert digest_of(run_here(config, tmp_path / "forgetful")) == digest_of(cached)
+    assert digest_of(run_here(config, tmp_path / "forgetful")) == cached
     monkeypatch.setattr(client_module, "CACHE", 20_000)
-    assert digest_of(run_here(config, tmp_path / "half")) == digest_of(cached)
+    assert digest_of(run_here(config, tmp_path / "half")) == cached
 
 
 def test_what_was_trained_on_another_model_is_not_taken_from_the_cache() -> None:
@@ -280,9 +280,8 @@ def test_a_preview_knows_what_agreeing_costs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("feedback", ["classic", "ef21", "dgc"])
 def test_it_works_with_every_feedback_and_resumes(tmp_path: Path, feedback: str) -> None:
     config = small(policy={"name": "fixed", "codec": "joint(3) | rans"}, wire={"feedback": feedback}, rounds=5)
-    undisturbed = run_here(config, tmp_path / "undisturbed")
-    assert run_here(config, tmp_path / "stopped", stop_after=3).summary is None
-    assert digest_of(run_here(config, tmp_path / "stopped")) == digest_of(undisturbed)
+    assert run_here(config, tmp_path, stop_after=3).summary is None
+    assert digest_of(run_here(config, tmp_path)) == undisturbed(config)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scenarios import Quiet, digest_of, run_here, small
+from scenarios import Quiet, digest_of, run_here, small, undisturbed
 from tightwire.config import Experiment
 from tightwire.errors import MemoriesLostError
 from tightwire.federation.pool import InProcessPool
@@ -41,7 +41,7 @@ def test_rounds_since_the_checkpoint_are_redone_and_told_once(tmp_path: Path, lo
     listener = Quiet()
     pool = Forgetful(config, lost)
     ended = run_here(config, tmp_path / "lost", pool=pool, listener=listener)
-    assert digest_of(ended) == digest_of(run_here(config, tmp_path / "undisturbed"))
+    assert digest_of(ended) == undisturbed(config)
     assert pool.rounds == []
     assert [record.round for record in listener.records] == list(range(1, 8))
     assert sum("a machine is gone; going back to" in note for note in listener.notes) == len(lost)
@@ -56,4 +56,4 @@ def test_a_round_that_loses_them_every_time_ends_the_run_with_its_reason(tmp_pat
     with pytest.raises(MemoriesLostError, match="a machine is gone"):
         run_here(config, tmp_path, pool=Forgetful(config, [5] * 20), listener=listener)
     assert sum("going back to the checkpoint after round 4" in note for note in listener.notes) == LOSSES
-    assert digest_of(run_here(config, tmp_path)) == digest_of(run_here(config, tmp_path / "undisturbed"))
+    assert digest_of(run_here(config, tmp_path)) == undisturbed(config)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from scenarios import digest_of, run_here, small
+from scenarios import digest_of, run_here, small, undisturbed
 from tightwire.arrays import Flat
 from tightwire.codecs.codec import Codec, decode
 from tightwire.codecs.floats import Plain
@@ -114,15 +114,13 @@ def test_memories_come_back_from_a_checkpoint_with_their_names(tmp_path: Path) -
 @pytest.mark.parametrize("feedback", ["none", "ef21", "dgc"])
 def test_a_stopped_run_resumes_to_the_same_digest_with_every_feedback(tmp_path: Path, feedback: str) -> None:
     config = small(rounds=6, policy=FIXED, wire={"feedback": feedback})
-    undisturbed = run_here(config, tmp_path / "undisturbed")
-    assert run_here(config, tmp_path / "stopped", stop_after=3).summary is None
-    assert digest_of(run_here(config, tmp_path / "stopped")) == digest_of(undisturbed)
+    assert run_here(config, tmp_path, stop_after=3).summary is None
+    assert digest_of(run_here(config, tmp_path)) == undisturbed(config)
 
 
-def test_every_variant_of_feedback_gives_a_run_of_its_own_and_dgc_without_momentum_is_classic(tmp_path: Path) -> None:
+def test_every_variant_of_feedback_gives_a_run_of_its_own_and_dgc_without_momentum_is_classic() -> None:
     def run(wire: dict[str, Any]) -> str:
-        folder = tmp_path / "-".join(map(str, wire.values()))
-        return digest_of(run_here(small(policy=FIXED, rounds=3, wire=wire), folder))
+        return undisturbed(small(policy=FIXED, rounds=3, wire=wire))
 
     digests = {name: run({"feedback": name}) for name in ("none", "classic", "ef21", "dgc")}
     assert len(set(digests.values())) == 4

@@ -21,7 +21,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         model: {name: mlp, hidden: [8]}
         population: {clients: 10}
         participation: {cohort: 4}
-        tracking: {to: nowhere}
+        tracking: {to: nowhere, plots: false}
     """)
     return Path("tiny.yaml")
 

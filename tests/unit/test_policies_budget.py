@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from tightwire.wire.schema import Schema, TensorSpec
 
 SCHEMA = Schema((TensorSpec("w", (64, 60)), TensorSpec("b", (60,)), TensorSpec("v", (60, 10)), TensorSpec("c", (10,))))
 UPDATE = (generator(0, "test").laplace(size=SCHEMA.size) * 1e-3).astype(np.float32)
-STATS = UpdateStats.of(UPDATE, SCHEMA)
 OBSERVATION = Observation(
     round=3,
     client=7,
@@ -53,6 +53,11 @@ OBSERVATION = Observation(
 BUDGET = Budget()
 PER_LAYER = Budget(layers=True)
 POLICIES = pytest.mark.parametrize("budget", [BUDGET, PER_LAYER], ids=["one chain", "per layer"])
+
+
+@cache
+def stats() -> UpdateStats:
+    return UpdateStats.of(UPDATE, SCHEMA)
 
 
 def seconds_of(line: str, a_value: float) -> float:
@@ -135,7 +140,7 @@ def test_what_is_planned_keeps_within_every_limit(
     decision = decide(seen, budget=budget, state=state)
     if decision.codec is None:
         lines = [quantised(bits, density, "rans") for bits in budget.bits for density in budget.densities]
-        sizes = predict(STATS, budget.bits, budget.densities, "rans").bytes.ravel()
+        sizes = predict(stats(), budget.bits, budget.densities, "rans").bytes.ravel()
         assert not any(size <= allowed(budget, seen, state, line) for size, line in zip(sizes, lines, strict=True))
         return
     assert decision.predicted_bytes is not None
@@ -160,9 +165,9 @@ def test_the_choice_is_the_best_of_the_whole_grid(uplink: float, a_value: float,
         energy=energy,
     )
     decision = decide(seen)
-    grid = predict(STATS, BUDGET.bits, BUDGET.densities, BUDGET.entropy)
+    grid = predict(stats(), BUDGET.bits, BUDGET.densities, BUDGET.entropy)
     room = [allowed(BUDGET, seen, BUDGET.initial(), quantised(12, density, "rans")) for density in BUDGET.densities]
-    error = grid.error / STATS.norm**2
+    error = grid.error / stats().norm ** 2
     # encoding times between densities are taken a little too long, for values are kept in whole numbers
     slower = dataclasses.replace(seen, encoding=lambda line: seconds_of(line, a_value) + a_value * len(SCHEMA.tensors))
     sure = [allowed(BUDGET, slower, BUDGET.initial(), quantised(12, density, "rans")) for density in BUDGET.densities]
@@ -190,8 +195,8 @@ def test_no_grid_point_that_fits_has_a_smaller_error(uplink: float) -> None:
     decision = decide(dataclasses.replace(OBSERVATION, uplink=uplink))
     assert decision.predicted_bytes is not None
     assert decision.predicted_error is not None
-    grid = predict(STATS, BUDGET.bits, BUDGET.densities, BUDGET.entropy)
-    better = grid.error / STATS.norm**2 < decision.predicted_error * (1 - 1e-5)
+    grid = predict(stats(), BUDGET.bits, BUDGET.densities, BUDGET.entropy)
+    better = grid.error / stats().norm ** 2 < decision.predicted_error * (1 - 1e-5)
     assert (grid.bytes[better] > decision.predicted_bytes).all()
 
 
@@ -254,7 +259,7 @@ def test_bytes_that_would_be_wasted_are_not_sent(change: dict[str, Any], reason:
 
 def test_a_cap_below_the_smallest_frame_lets_the_smallest_one_through() -> None:
     decision = decide(OBSERVATION, budget=Budget(max_ratio=1e-6))
-    smallest = predict(STATS, Budget().bits, Budget().densities, "rans").bytes.min()
+    smallest = predict(stats(), Budget().bits, Budget().densities, "rans").bytes.min()
     assert decision.reason == "byte cap"
     assert decision.predicted_bytes == pytest.approx(smallest, rel=1e-5)
 

@@ -312,6 +312,8 @@ def _chain(text: str, known: tuple[type[Stage], ...]) -> Chain:  # noqa: ARG001 
 def flat(update: npt.ArrayLike, schema: Schema) -> Flat:
     """An update as contiguous float32 of shape (schema.size,).
 
+    What is read-only is copied: numba would compile every loop anew for it, which takes seconds.
+
     Raises:
         CodecError: When it has another shape, or is not of floats.
     """
@@ -321,7 +323,7 @@ def flat(update: npt.ArrayLike, schema: Schema) -> Flat:
     if values.shape != (schema.size,):
         raise CodecError(f"an update has shape ({schema.size},) by its schema, got {values.shape}")
     if values.dtype == np.float32:
-        return np.ascontiguousarray(values)
+        return np.require(values, requirements=("C", "W"))
     with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite
         return np.ascontiguousarray(values, np.float32)
 

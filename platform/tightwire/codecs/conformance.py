@@ -159,9 +159,9 @@ def nothing_left_over(subject: Subject) -> None:
 
 def same_key_same_bytes(subject: Subject) -> None:
     """Encoding is a function of its arguments, and leaves the update as it was."""
-    values = gaussian()
-    values.flags.writeable = False
-    frames = {subject.frame(values, key=9) for _ in range(3)}
+    values, locked = gaussian(), gaussian()
+    locked.flags.writeable = False
+    frames = {subject.frame(given, key=9) for given in (values, values, locked)}
     expect(len(frames) == 1, f"three encodings under one key gave {len(frames)} different frames")
     expect(bool((values == gaussian()).all()), "encoding changed the update that it was given")
     decoded = {decode(next(iter(frames)), ONE).tobytes() for _ in range(2)}

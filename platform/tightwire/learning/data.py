@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import zipfile
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,6 +39,7 @@ class Digits(Spec):
         return _divided(*hold_out(samples), seed, clients, partition)
 
 
+@cache  # a study's trials in one process would each take a tenth of a second
 def _digits() -> AnyArray:
     """scikit-learn's file of digits, 64 pixels and a label a row, without its import, which takes seconds.
 

@@ -254,7 +254,7 @@ def _table(tensors, bits, kept, wanted, rans, starts, cells, counts, sums, squar
                 first += 1
             while last > first and not wanted[row, last - 1]:
                 last -= 1
-            errors(part, cut, width, first, last, False, error[at, row])
+            errors(part, cut, width, first, last, np.bool_(False), error[at, row])
             for point in range(first, last):
                 if not wanted[row, point]:
                     continue

@@ -297,7 +297,7 @@ def _sweep(bits, kept, starts, cells, counts, sums, squares, low, high, table): 
     for tensor, (part, cut) in enumerate(parts):
         for row in range(len(bits)):
             levels, doubled = np.zeros(1 << bits[row]), np.zeros(1 << bits[row])
-            errors(part, cut, bits[row], 0, points, False, error[tensor, row])
+            errors(part, cut, bits[row], np.int64(0), points, np.bool_(False), error[tensor, row])
             for point in range(points):
                 entropy[tensor, row, point], used[tensor, row, point] = codes(
                     part, cut, point, kept[tensor, point], levels, doubled, table
