@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+COMPILED := $(VENV)/.compiled
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Hundreds of Python processes are started below, and what pip installs is compiled when it is first imported.
 unexport PYTHONDONTWRITEBYTECODE
@@ -14,15 +15,15 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-run: $(READY) ## Set up, then run the main job: adaptive clients on real data
+run: $(READY) $(COMPILED) ## Set up, then run the main job: adaptive clients on real data
 	$(BIN)/tightwire run examples/digits.yaml
 
-test: lint ## Set up, then every check and test
+test: lint $(COMPILED) ## Set up, then every check and test
 	$(BIN)/python -m pytest -n 2 --dist worksteal --quiet tests/unit tests/contract
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/chaos tests/cluster
 	$(BIN)/python -m pytest -n 2 --dist loadscope tests/e2e
 
-test-long: $(READY) ## A hundred faults by chance, and two thousand rounds that leak nothing: an hour
+test-long: $(READY) $(COMPILED) ## A hundred faults by chance, and two thousand rounds that leak nothing: an hour
 	$(BIN)/python -m pytest -m long tests/cluster
 	$(BIN)/python -m pytest -m long -s tests/chaos
 
@@ -36,7 +37,7 @@ format: $(READY) ## Format, and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Codecs beside memcpy and what one would write instead, client-rounds beside bare PyTorch
+bench: $(READY) $(COMPILED) ## Codecs beside memcpy and what one would write instead, client-rounds beside bare PyTorch
 	$(BIN)/python benchmarks/codecs.py
 	$(BIN)/python benchmarks/nncodec.py
 	$(BIN)/python benchmarks/throughput.py
@@ -53,6 +54,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+# A compiled loop is kept until its own file changes; what it calls in other files it holds a copy of.
+$(COMPILED): $(shell grep -rlE '^import numba|from numba' platform --include=*.py) | $(READY)
+	@find platform -name '*.nbi' -delete -o -name '*.nbc' -delete
 	@touch $@
 
 clean: ## Remove the environment, caches and runs

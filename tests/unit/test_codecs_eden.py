@@ -198,6 +198,16 @@ def test_every_magnitude_decodes_to_finite_values_of_its_own(scale: float) -> No
     assert np.abs(decoded).max() <= 2 * scale
 
 
+@pytest.mark.parametrize("bits", [0.5, 2, 2.5])
+@pytest.mark.parametrize("place", [0, 5000, 16_000, 19_999])
+def test_what_is_not_finite_is_refused_wherever_it_is(place: int, bits: float) -> None:
+    for value in (np.nan, -np.nan, np.inf, -np.inf):
+        values = gaussian(20_000)
+        values[place] = value
+        with pytest.raises(CodecError, match="tensor 7 holds a NaN or an infinity"):
+            Eden(bits).encode(Plane.reals(values), Sink(), Context(1, tensor=7))
+
+
 def test_rows_and_buckets_are_rotated_and_scaled_on_their_own() -> None:
     rows = np.stack([gaussian(96), 1000 * gaussian(96, 1), np.zeros(96, np.float32)])
     for stage, shape in ((Eden(2, per="channel"), (3, 96)), (Eden(2, bucket=96), ())):

@@ -141,9 +141,10 @@ class Chain:
         for position, stage in enumerate(self.whole):
             if length := stage.looks(planes[-1].layout):
                 planes[-1].group_extremes(length)
-            check_finite(planes[-1], stage, part)
             recalled = memory.get(slot(part, position, stage)) if memory else None
-            context = Context(derive(key, f"stage {position} of tensor {part.position}"), round, recalled)
+            own = derive(key, f"stage {position} of tensor {part.position}")
+            context = Context(own, round, recalled, tensor=part.position)
+            check_finite(planes[-1], stage, context)
             planes.append(stage.encode(planes[-1], sink, context))
             if context.left is not None:
                 left[slot(part, position, stage)] = context.left
@@ -188,17 +189,17 @@ class Bounded(Protocol):
         ...
 
 
-def check_finite(plane: Bounded, stage: Stage, part: Part) -> None:
+def check_finite(plane: Bounded, stage: Stage, context: Context) -> None:
     """Refuse reals that a stage cannot take.
 
     Raises:
         CodecError: When they hold a NaN or an infinity.
     """
-    if plane.layout.kind != "reals" or stage.hands_on_non_finite:
+    if plane.layout.kind != "reals" or stage.hands_on_non_finite or stage.refuses_non_finite:
         return
     low, high = plane.extremes
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise CodecError(f"tensor {part.position} holds a NaN or an infinity; only finite updates can be encoded")
+        context.refuse_non_finite()
 
 
 def slot(part: Part, position: int, stage: Stage) -> str:

@@ -73,6 +73,7 @@ class Eden(Stage):
     gives: ClassVar[Kind | None] = "ints"
     family: ClassVar[str] = "quantiser"
     passes: ClassVar[float] = 8.0
+    refuses_non_finite: ClassVar[bool] = True
     source: ClassVar[str] = (
         "Vargaftik et al. 2022, arXiv 2108.08842, algorithm 1; Vargaftik et al. 2021, arXiv 2105.08339 (1 bit)"
     )
@@ -136,9 +137,9 @@ class Eden(Stage):
         data, extras = packing.empty(count, self._width), np.empty(more, np.uint8)
         scales = np.empty(fine.size, np.float32)
         halves = packing.split(data, count, self._width)
-        kernels.encode(
-            plane.data, edges, fine, self._base, self.unbiased, *hadamard.keys(seed), *halves, extras, scales
-        )
+        how = (edges, fine, self._base, self.unbiased, *hadamard.keys(seed))
+        if not kernels.encode(plane.data, *how, *halves, extras, scales):
+            context.refuse_non_finite()
         sink.write("scales", _SEED.pack(seed))
         sink.write("scales", scales.astype("<f4").view(np.uint8))
         if more:

@@ -24,6 +24,10 @@ CHUNK = ROWS * COLUMNS
 """Codes that are packed together."""
 FOLD = np.uint32(0x7FFFFFFF)
 """All bits of a float32 but its sign."""
+INFINITE = np.uint32(0x7F800000)
+"""Infinity, as bits; those of NaNs are more."""
+THOROUGH = np.bool_(True)
+"""numba would compile `rotate` anew for a literal."""
 LEAST, MOST = -126, 126
 """Powers of two that a block is scaled by, at most."""
 _WORD = ir.IntType(32)
@@ -295,7 +299,7 @@ def encode(values, edges, fine, bits, unbiased, k0, k1, words, tail, extras, sca
     """Rotate and quantise block by block.
 
     Args:
-        values: Shape (n,), finite.
+        values: Shape (n,).
         edges: Of the blocks, shape (blocks + 1,).
         fine: Of each block, how many values come first with a bit more than the others, shape (blocks,).
         bits: Of the others, 0 to 8; 0 drops them.
@@ -306,6 +310,9 @@ def encode(values, edges, fine, bits, unbiased, k0, k1, words, tail, extras, sca
         tail: Their end, as `tightwire.wire.packing.split` has it; zeros.
         extras: Set to those bits, a byte each.
         scales: Set to a scale for each block, float32, shape (blocks,).
+
+    Returns:
+        Whether all values are finite; if not, the rest is undefined.
     """
     buffer, chosen, sums = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(SUMS, np.float32)
     waiting = np.empty(CHUNK + BLOCK, np.uint8)
@@ -315,6 +322,8 @@ def encode(values, edges, fine, bits, unbiased, k0, k1, words, tail, extras, sca
         part, first = values[edges[block] : edges[block + 1]], fine[block]
         rotated = buffer[: part.size]
         norm, exponent = _rotated(part, block, k0, k1, rotated, sums)
+        if norm < 0:
+            return False
         if block < straight:
             offset, into, _ = find_row(words, done // CHUNK * CHUNK // ROWS * bits, done % CHUNK // SUMS, SUMS, bits)
             scales[block] = _encode_words(rotated, norm, exponent, bits, into, offset, sums, values[edges[block + 1] :])
@@ -335,6 +344,7 @@ def encode(values, edges, fine, bits, unbiased, k0, k1, words, tail, extras, sca
             done += CHUNK
             waiting[:held] = waiting[CHUNK : CHUNK + held]
     pack(waiting[:held], width, words[done // ROWS * width :], tail)
+    return True
 
 
 @numba.njit(cache=True, nogil=True)
@@ -349,13 +359,13 @@ def _straight(edges, bits):  # type: ignore[no-untyped-def]  # numba infers the 
 
 @numba.njit(cache=True, nogil=True)
 def _rotated(part, block, k0, k1, out, sums):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Rotate a block, divided by a power of two; its squared norm then, 0 if there is nothing, and the exponent."""
+    """Rotate a block, divided by a power of two; its squared norm then, -1 if it is not finite, and the exponent."""
     top, exponent = _exponent(part.view(np.uint32))
-    if top == 0:
-        return 0.0, exponent
+    if top == 0 or top >= INFINITE:
+        return 0.0 if top == 0 else -1.0, exponent
     unit = np.float32(math.ldexp(1.0, -exponent))
     norm = energy(part, unit, sums)
-    rotate(part, out, unit, block, True, k0, k1)
+    rotate(part, out, unit, block, THOROUGH, k0, k1)
     return norm, exponent
 
 
@@ -463,7 +473,7 @@ def decode(words, tail, extras, edges, fine, bits, k0, k1, scales, out, weight, 
                 for at in range(first, part.size):
                     part[at] = table[here[at]]
         begun = block < straight
-        unrotate(part, np.float32(1.0), scales[block], block, True, k0, k1, into, weight, added, begun)
+        unrotate(part, np.float32(1.0), scales[block], block, THOROUGH, k0, k1, into, weight, added, begun)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -488,9 +488,10 @@ def unrotate(values, room, scale, block, thorough, k0, k1, out, weight, added, b
 @numba.njit(cache=True, nogil=True)
 def rotate_blocks(values, edges, scale, k0, k1, out):  # type: ignore[no-untyped-def]  # numba infers the types
     """Rotate every block of `values`, times `scale`, to `out`, in one step each where its length allows."""
+    once = np.bool_(False)  # numba would compile `rotate` anew for a literal
     for block in range(edges.size - 1):
         first, last = edges[block], edges[block + 1]
-        rotate(values[first:last], out[first:last], scale, block, False, k0, k1)
+        rotate(values[first:last], out[first:last], scale, block, once, k0, k1)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -499,13 +500,13 @@ def unrotate_blocks(values, edges, scale, k0, k1, out, weight, added):  # type: 
 
     It goes to `out`, or times `weight` is added to what is there.
     """
-    buffer = np.empty(BLOCK, np.float32)
+    buffer, once = np.empty(BLOCK, np.float32), np.bool_(False)
     for block in range(edges.size - 1):
         part, into = values[edges[block] : edges[block + 1]], out[edges[block] : edges[block + 1]]
         here = buffer[: part.size]
         for at in range(part.size):
             here[at] = part[at] * HEADROOM
-        unrotate(here, np.float32(1.0) / HEADROOM, scale, block, False, k0, k1, into, weight, added, False)
+        unrotate(here, np.float32(1.0) / HEADROOM, scale, block, once, k0, k1, into, weight, added, once)
 
 
 def keys(seed: int) -> tuple[np.uint32, np.uint32]:

@@ -12,12 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NoReturn
 
 import numpy as np
 
 from tightwire.arrays import AnyArray, Flat
 from tightwire.codecs.kernels import extremes, group_extremes
+from tightwire.errors import CodecError
 from tightwire.wire.packing import packed_length
 from tightwire.wire.streams import Sink, Source
 
@@ -118,6 +119,16 @@ class Context:
     """What this very stage (same line, same tensor) left for its next turn; None when there was none."""
     left: Flat | None = None
     """What it leaves for its next turn, if it sets it."""
+    tensor: int = 0
+    """The number of the tensor, for messages."""
+
+    def refuse_non_finite(self) -> NoReturn:
+        """Refuse reals that hold a NaN or an infinity, as the chain does for stages that do not look for themselves.
+
+        Raises:
+            CodecError: Always.
+        """
+        raise CodecError(f"tensor {self.tensor} holds a NaN or an infinity; only finite updates can be encoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +167,8 @@ class Stage(ABC):
     """How it is written at a sensible setting; docs and tests use it."""
     hands_on_non_finite: ClassVar[bool] = False
     """Whether it takes any reals, and gives reals that hold a NaN or an infinity whenever what it takes does."""
+    refuses_non_finite: ClassVar[bool] = False
+    """Whether its `encode` takes any reals, and calls `Context.refuse_non_finite` when they are not finite."""
     undoes_in_place: ClassVar[bool] = False
     """Whether its undo takes bytes that lie at any address and must not be written, so that nobody has to copy them."""
 
@@ -198,7 +211,7 @@ class Stage(ABC):
         """Turn a plane into the next, and write what `read` needs.
 
         Args:
-            plane: Of a kind this stage takes; its reals are finite, unless the stage hands on what is not.
+            plane: Of a kind this stage takes; its reals are finite, unless the stage hands on or refuses what is not.
             sink: Takes side information, by section.
             context: Key, round, and memory.
         """

@@ -151,9 +151,9 @@ def _encode(
     )
     plane: TensorPlane | Plane = TensorPlane(part.layout, gathered)
     for position, stage in enumerate(piece.chain.whole):
-        check_finite(plane, stage, part)
-        place = slot(part, position, stage)
-        context = Context(derive(key, f"stage {position} of tensor {part.position}"), round, memory.get(place))
+        place, own = slot(part, position, stage), derive(key, f"stage {position} of tensor {part.position}")
+        context = Context(own, round, memory.get(place), tensor=part.position)
+        check_finite(plane, stage, context)
         if isinstance(plane, TensorPlane) and (device := on_device(stage, plane.layout)):
             plane = device.encode(stage, plane, sink, context)
         else:
