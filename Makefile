@@ -56,8 +56,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable . --group dev
 	@touch $@
 
-# A compiled loop is kept until its own file changes; what it calls in other files it holds a copy of.
-$(COMPILED): $(shell grep -rlE '^import numba|from numba' platform --include=*.py) | $(READY)
+# A compiled loop is kept until its own file changes, with a copy of what it calls and of constants in other files.
+$(COMPILED): $(wildcard $(addprefix platform/tightwire/,codecs/*.py wire/*.py policies/*.py *.py)) \
+		$(shell grep -rlE '^import numba|from numba' platform --include=*.py) | $(READY)
 	@find platform -name '*.nbi' -delete -o -name '*.nbc' -delete
 	@touch $@
 

@@ -15,7 +15,7 @@ from tightwire.wire.schema import Schema
 from tightwire.wire.streams import Sink, Source
 
 ONE = np.float32(1)
-LENGTHS = (1, 2, 3, 4, 5, 7, 15, 96, 255, 256, 300, 2047, 2048, 5000, 3072, 4095, 4096)
+LENGTHS = (1, 2, 3, 4, 5, 7, 15, 96, 255, 256, 300, 2047, 2048, 3000, 3072, 4095, 4096)
 
 
 def gaussian(n: int, seed: int = 0) -> Flat:

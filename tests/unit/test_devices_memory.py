@@ -23,6 +23,7 @@ CHAINS = (
     "rotate | uniform(4) | rans",
     "powersgd(16) | uniform(8)",
     "eden(1) | rans",
+    "eden(1, bucket=16)",
     "uniform(4); t[13]: fp16",
 )
 """The family, and chains as people write them."""

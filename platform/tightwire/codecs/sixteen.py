@@ -1,7 +1,8 @@
 """Sixteen lanes at a time with a table of sixteen floats: what a processor that shuffles 512 bits does in a few steps.
 
-LLVM makes no such shuffle of a loop over lanes. Processors without AVX-512 have `WIDE` false and must not call these;
-their callers have a loop of their own then, which also does the lanes that fill no sixteen, with the same results.
+LLVM makes no such shuffle of a loop over lanes. Processors without AVX-512 have `WIDE` false and must not call
+`shuffle`, `look_up16` and `search16`; their callers have a loop of their own then, which also does the lanes that fill
+no sixteen, with the same results.
 """
 
 from typing import Any, Final

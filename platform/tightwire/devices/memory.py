@@ -121,8 +121,8 @@ def _scratch(stage: Stage, before: Tally, after: Tally, codes: bool) -> float:
     Quantisers: codes before they are packed. Entropy coders: codes unpacked, code lengths, and the output as it grows.
     Sparsifiers: 8-byte positions and 4-byte values of what is kept, of twice as many candidates where a sampled
     threshold finds them, and distances of codes. Factorisations: float64 copies, and the Gram matrix of the SVD with
-    its eigenvectors. k-means: its sample. EDEN: blocks of its rotation, and fractional bits. Stages that the library
-    does not know: one float32 copy of what they take.
+    its eigenvectors. k-means: its sample. EDEN: blocks of its rotation, fractional bits, and 16 bytes a block. Stages
+    that the library does not know: one float32 copy of what they take.
     """
     rows, columns = sides(before.shape, before.kept)
     match stage:
@@ -132,7 +132,8 @@ def _scratch(stage: Stage, before: Tally, after: Tally, codes: bool) -> float:
         case DeepGradientCompression():
             return 20.0 * after.kept + min(0.25 * before.kept, 65536.0)
         case Eden():
-            return stage.bits % 1 * after.kept + 16.0 * BLOCK
+            fine = stage.bits % 1 * after.kept if stage.bits > 1 else 0.0
+            return fine + (after.side - before.side) / 2 + 16.0 * BLOCK
         case RandK() | Structured():
             return 8.0 * after.kept
         case KMeans():

@@ -217,8 +217,9 @@ def _coded(kept, width, entropy, levels):  # type: ignore[no-untyped-def]  # num
 
     The table takes, in bits, for m occurring levels out of 2**bits and k values, 1.2 m + 0.15 m r + sqrt(m) (2 r +
     8.1 e) - 15 with r = log2(k / m) and e = log2(2**bits / m): least squares over Gaussian, Laplace, Student and
-    half-zero Gaussian samples of 50 to 100,000 values, together with `_FLUSH`. No count of bits would do: the coder
-    groups levels and coarsens counts where a finer table would not pay.
+    half-zero Gaussian samples of 50 to 100,000 values under earlier tables, together with `_FLUSH` and the length that
+    went with them. It serves the present ones as well (docs/policies.md). No count of bits would do: the coder groups
+    levels and coarsens shares where a finer table would not pay.
     """
     levels = min(max(levels, 1.0), float(kept))
     values = math.log2(kept / levels)

@@ -1,13 +1,13 @@
 """Histograms as models of the entropy coder: how they are chosen, and written.
 
-Neighbouring codes share one of A / 2**group shares, 0 or more, that sum to 2**precision. The largest takes what the
-others leave. Of those a table holds the square roots, in steps of 2**-point: since a count of c is known to about
-sqrt(c) anyway, one step is worth the same everywhere. Of all tables the one is taken that makes its own size plus the
-cross entropy the smallest, both exact, in integer arithmetic.
+Neighbouring codes share one of A / 2**group shares, 0 or more, that sum to 2**precision. That of the most frequent
+symbols takes what the others leave. Of those a table holds the square roots, in steps of 2**-point: since a count of c
+is known to about sqrt(c) anyway, one step is worth the same everywhere. Of all tables the one is taken that makes its
+own size plus the cross entropy the smallest, both exact, in integer arithmetic.
 
-A table is one byte, group << 4 | fineness (see `scale`), and bits, least significant first: the place of the largest
-share, in as many as places take, and the roots of the others, one after another. Behind a root p, or 0 before the
-first, the root r is written as
+A table is one byte, group << 4 | fineness (see `scale`), and bits, least significant first: the place of the share that
+takes what is left, in as many as places take, and the roots of the others, one after another. Behind a root p, or 0
+before the first, the root r is written as
 
     2 (p - r) - 1 for r < p,  2 (r - p) for p <= r <= 2 p,  r for r > 2 p.
 
