@@ -61,6 +61,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     port = next(port for port in range(23000, 24000) if not answers(port))
     words = ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
     words += [f"--temp-dir={folder}", "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
+    words += ["--no-monitor", "--include-log-monitor=false"]  # nothing here grows the cluster or reads its logs
     words[0] = str(Path(sys.executable).with_name("ray"))
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:
         try:

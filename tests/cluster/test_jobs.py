@@ -120,6 +120,7 @@ def head() -> Iterator[tuple[str, Path]]:
     words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
     words += [f"--{name}={port}" for name, port in ports.items()]
     words += [f"--temp-dir={folder}", "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]
+    words += ["--no-monitor"]  # nothing here grows the cluster
     words += ["--dashboard-host=127.0.0.1", "--include-dashboard=true", "--object-store-memory=100000000"]
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "HOME": str(folder)}
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI"):

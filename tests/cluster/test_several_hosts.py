@@ -34,6 +34,7 @@ RAY = str(Path(sys.executable).with_name("ray"))
 STARTED = "Ray runtime started"
 STARTS = 4
 NODE = ["--block", "--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats"]
+NODE += ["--no-monitor", "--include-log-monitor=false"]  # nothing here grows the cluster or reads its logs
 HEALTH = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
