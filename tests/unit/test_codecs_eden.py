@@ -8,6 +8,7 @@ from tightwire.codecs import eden_kernels, hadamard, hadamard_twins, lloyd_max
 from tightwire.codecs.codec import Codec, decode
 from tightwire.codecs.eden import Eden
 from tightwire.codecs.grammar import parse
+from tightwire.codecs.hadamard_vectors import BLOCK, LARGEST
 from tightwire.codecs.stage import Context, Layout, Plane
 from tightwire.errors import CodecError, FrameError
 from tightwire.wire import packing
@@ -105,12 +106,12 @@ def test_mean_over_keys_is_the_input_at_every_length(bits: float, n: int, kind: 
 @pytest.mark.parametrize("places", [(7,), (7, 23), (7, 8), (7, 263), (1, 2, 3), tuple(range(0, 4096, 256))])
 @pytest.mark.parametrize("bits", [1, 2, 4, 6, 8])
 def test_full_blocks_of_few_values_are_as_normal_as_others(bits: int, places: tuple[int, ...]) -> None:
-    block = np.zeros(hadamard.BLOCK, np.float32)
+    block = np.zeros(BLOCK, np.float32)
     block[list(places)] = np.resize([1, 1, 3], len(places))
     energy, stage = float((block.astype(float) ** 2).sum()), Eden(bits)
     decoded = through(np.tile(block, 600), stage).reshape(600, -1).astype(float)  # signs differ from block to block
     errors = np.square(decoded - block).sum(1) / energy
-    assert errors.mean() <= stage.bound(Layout("reals", hadamard.BLOCK, 32)) + 5.5 * errors.std() / math.sqrt(600)
+    assert errors.mean() <= stage.bound(Layout("reals", BLOCK, 32)) + 5.5 * errors.std() / math.sqrt(600)
     off = np.square(decoded.mean(0) - block).sum() / energy
     assert off <= 1.5 * errors.mean() / 600  # of 4096 places: its standard deviation is far below half of it
 
@@ -253,7 +254,7 @@ def test_impossible_scales_are_refused() -> None:
 def test_largest_scale_decodes_to_finite_values() -> None:
     stage, n = Eden(8), 1000
     data = bytearray(body(gaussian(n), stage)[0])
-    data[4:8] = hadamard.LARGEST.tobytes()
+    data[4:8] = LARGEST.tobytes()
     source = Source(memoryview(bytes(data)))
     layout, undo = stage.read(Layout("reals", n, 32), source)
     assert np.isfinite(undo(Plane(layout, np.full(n, 255, np.uint8)), None).data).all()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tightwire.arrays import Flat
 from tightwire.codecs import hadamard, hadamard_twins
 from tightwire.codecs.codec import Codec, decode
+from tightwire.codecs.hadamard_vectors import BLOCK, LARGEST
 from tightwire.codecs.rotate import Rotate
 from tightwire.codecs.stage import Context, Layout, Plane
 from tightwire.errors import FrameError
@@ -72,9 +73,9 @@ def test_blocks_cover_all_values_and_none_is_short_beside_a_full_one(n: int) -> 
     edges = hadamard.edges(n)
     lengths = np.diff(edges)
     assert (edges[0], edges[-1]) == (0, n)
-    assert 1 <= lengths.min() <= lengths.max() <= hadamard.BLOCK
-    assert lengths.size == -(-n // hadamard.BLOCK)
-    assert lengths.min() >= min(n, hadamard.BLOCK // 2)
+    assert 1 <= lengths.min() <= lengths.max() <= BLOCK
+    assert lengths.size == -(-n // BLOCK)
+    assert lengths.min() >= min(n, BLOCK // 2)
 
 
 @settings(deadline=None, max_examples=100)
@@ -138,7 +139,7 @@ def test_decoding_refuses_impossible_heads_and_survives_any_values() -> None:
         assert refused.value.reason == reason
     after, undo = Rotate().read(layout, Source(memoryview(b"\1\2\3\4\x7f")))
     assert after == layout
-    for values in (np.full(1000, hadamard.LARGEST), gaussian(1000) * np.float32(1e37)):
+    for values in (np.full(1000, LARGEST), gaussian(1000) * np.float32(1e37)):
         assert np.isfinite(undo(Plane.reals(values.astype(np.float32)), None).data).all()
 
 

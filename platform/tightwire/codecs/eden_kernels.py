@@ -4,22 +4,33 @@ A code is a magnitude's level, counted from 0, with the sign in its top bit. Whi
 """
 
 import math
-from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from tightwire.codecs import lloyd_max, sixteen
-from tightwire.codecs.hadamard import BLOCK, LANES, TILE, mixed, rotate, start, store, tile_of, unrotate, vectors
+from tightwire.codecs.eden_vectors import (
+    SUMS,
+    code1,
+    code2,
+    code3,
+    code4,
+    code5,
+    code6,
+    fetch,
+    levels_of_tile,
+    squares,
+    words1,
+    words2,
+    words4,
+)
+from tightwire.codecs.hadamard import rotate, start, unrotate
+from tightwire.codecs.hadamard_vectors import BLOCK, TILE
+from tightwire.codecs.sixteen import LANES
 from tightwire.wire.packing import LANES as COLUMNS
 from tightwire.wire.packing import ROWS, find_row, get_tail, put_tail
 from tightwire.wire.words import shl32, shr32
 
-SUMS = 512
-"""Partial sums of a run: value i goes to sum i % 512, in float32. Halves of them are added up until 16 are left."""
 CHUNK = ROWS * COLUMNS
 """Codes that are packed together."""
 FOLD = np.uint32(0x7FFFFFFF)
@@ -30,134 +41,6 @@ THOROUGH = np.bool_(True)
 """numba would compile `rotate` anew for a literal."""
 LEAST, MOST = -126, 126
 """Powers of two that a block is scaled by, at most."""
-_WORD = ir.IntType(32)
-_WORDS = ir.VectorType(_WORD, LANES)
-_REAL = ir.FloatType()
-_REALS = ir.VectorType(_REAL, LANES)
-
-
-def _splat(kind: Any, value: Any) -> Any:
-    return ir.Constant(ir.VectorType(kind, LANES), [ir.Constant(kind, value)] * LANES)
-
-
-def _sixteen(entries: Any) -> Any:
-    """A vector of the entries, again and again."""
-    return ir.Constant(_REALS, [ir.Constant(_REAL, float(entry)) for entry in np.resize(entries, LANES)])
-
-
-def _by_limit(builder: Any, bits: int, size: Any) -> tuple[Any, Any]:
-    """How many thresholds each magnitude reaches, and the level there: one comparison after the other."""
-    levels, limits = lloyd_max.LEVELS[bits - 1], lloyd_max.thresholds(bits)
-    rank, level = _splat(_WORD, 0), _splat(_REAL, float(levels[0]))
-    for above, limit in enumerate(limits, 1):
-        over = builder.fcmp_ordered(">=", size, _splat(_REAL, float(limit)))
-        rank = builder.select(over, _splat(_WORD, above), rank)
-        level = builder.select(over, _splat(_REAL, float(levels[above])), level)
-    return rank, level
-
-
-def _by_halves(builder: Any, bits: int, size: Any) -> Any:
-    """How many thresholds each magnitude reaches, of 15."""
-    limits, rank = lloyd_max.thresholds(bits), _splat(_WORD, 0)
-    for bit in reversed(range(bits - 1)):  # as many limits as `rank` are known not to be above
-        edge = sixteen.shuffle(builder, _sixteen(np.roll(limits, 1 - (1 << bit))), rank)
-        over = builder.fcmp_ordered(">=", size, edge)
-        rank = builder.select(over, builder.add(rank, _splat(_WORD, 1 << bit)), rank)
-    return rank
-
-
-def _by_cell(builder: Any, bits: int, size: Any) -> Any:
-    """How many thresholds each magnitude reaches, of up to 7; of them, no two round to the same quarter."""
-    limits, most = lloyd_max.thresholds(bits), _splat(_REAL, (LANES - 1) / 4)
-    below = np.searchsorted(limits, np.arange(LANES) / 4 - 1 / 8)
-    small = builder.select(builder.fcmp_ordered("<", size, most), size, most)
-    cell = builder.bitcast(builder.fadd(small, _splat(_REAL, 2.0**21)), _WORDS)  # its last bits count quarters
-    over = builder.fcmp_ordered(">=", size, sixteen.shuffle(builder, _sixteen(np.append(limits, np.inf)[below]), cell))
-    counts = builder.bitcast(ir.Constant(_WORDS, below.tolist()), _REALS)
-    rank = builder.bitcast(sixteen.shuffle(builder, counts, cell), _WORDS)
-    return builder.select(over, builder.add(rank, _splat(_WORD, 1)), rank)
-
-
-def _ranked(builder: Any, bits: int, size: Any) -> tuple[Any, Any]:
-    """How many thresholds each magnitude reaches, and the level there."""
-    if not sixteen.WIDE or bits not in (3, 4, 5):
-        return _by_limit(builder, bits, size)
-    rank = (_by_halves if bits == 5 else _by_cell)(builder, bits, size)
-    return rank, sixteen.shuffle(builder, _sixteen(lloyd_max.LEVELS[bits - 1]), rank)
-
-
-def _coded(builder: Any, bits: int, value: Any, factor: Any) -> tuple[Any, Any]:
-    """Codes of a vector times `factor`, and the products of that with its levels."""
-    raw = builder.bitcast(builder.fmul(builder.load(value, align=4), factor), _WORDS)
-    size = builder.bitcast(builder.and_(raw, _splat(_WORD, 0x7FFFFFFF)), _REALS)
-    rank, level = _ranked(builder, bits, size)
-    sign = builder.and_(builder.lshr(raw, _splat(_WORD, 32 - bits)), _splat(_WORD, 1 << (bits - 1)))
-    return builder.or_(rank, sign), builder.fmul(level, size)
-
-
-def _coder(bits: int) -> Any:
-    @intrinsic
-    def code(typingctx, values, start, factor, codes, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
-        def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            values, start, factor, codes, sums = arguments
-            kinds, lane = signature.args, builder.and_(start, ir.Constant(start.type, SUMS - 1))
-            places = ((kinds[0], values, start), (kinds[3], codes, start), (kinds[4], sums, lane))
-            value, into, total = (vectors(context, builder, *place, start, 1)[0] for place in places)
-            found, product = _coded(builder, bits, value, sixteen.spread(builder, factor, _REALS))
-            builder.store(builder.trunc(found, ir.VectorType(ir.IntType(8), LANES)), into, align=1)
-            builder.store(builder.fadd(builder.load(total, align=4), product), total, align=4)
-            return context.get_dummy_value()
-
-        return types.void(values, types.int64, types.float32, codes, sums), codegen
-
-    return code
-
-
-def _word_coder(bits: int) -> Any:
-    @intrinsic
-    def code(typingctx, values, lane, factor, words, offset, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
-        def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            values, lane, factor, words, offset, sums = arguments
-            kinds, wide = signature.args, sixteen.spread(builder, factor, _REALS)
-            stride = ir.Constant(lane.type, SUMS)
-            (into,) = vectors(context, builder, kinds[3], words, lane, lane, 1)
-            (total,) = vectors(context, builder, kinds[5], sums, lane, lane, 1)
-            whole, word = ir.Constant(_REALS, [0.0] * LANES), _splat(_WORD, 0)
-            for row, value in enumerate(vectors(context, builder, kinds[0], values, lane, stride, BLOCK // SUMS)):
-                found, product = _coded(builder, bits, value, wide)
-                word = builder.or_(word, builder.shl(found, _splat(_WORD, row * bits)))
-                whole = builder.fadd(whole, product)
-            begun = builder.sext(builder.icmp_unsigned("!=", offset, ir.Constant(_WORD, 0)), _WORD)
-            before = builder.and_(builder.load(into, align=4), sixteen.spread(builder, begun, _WORDS))
-            word = builder.shl(word, sixteen.spread(builder, offset, _WORDS))
-            builder.store(builder.or_(before, word), into, align=4)
-            builder.store(whole, total, align=4)
-            return context.get_dummy_value()
-
-        return types.void(values, types.int64, types.float32, words, types.uint32, sums), codegen
-
-    return code
-
-
-@intrinsic
-def _squares_of(typingctx, values, lane, factor, sums):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        values, lane, factor, sums = arguments
-        kinds, wide = signature.args, sixteen.spread(builder, factor, _REALS)
-        (into,) = vectors(context, builder, kinds[3], sums, lane, lane, 1)
-        total = ir.Constant(_REALS, [0.0] * LANES)
-        for row in vectors(context, builder, kinds[0], values, lane, ir.Constant(lane.type, SUMS), BLOCK // SUMS):
-            value = builder.fmul(builder.load(row, align=4), wide)
-            total = builder.fadd(total, builder.fmul(value, value))
-        builder.store(total, into, align=4)
-        return context.get_dummy_value()
-
-    return types.void(values, types.int64, types.float32, sums), codegen
-
-
-_code1, _code2, _code3, _code4, _code5, _code6 = map(_coder, range(1, 7))
-_words1, _words2, _words4 = map(_word_coder, (1, 2, 4))
-_squares: Any = _squares_of  # its first argument is numba's, which mypy cannot know
 _LEVELS = np.stack([np.resize(levels, 128) for levels in lloyd_max.LEVELS])
 _LIMITS = np.stack([np.resize(np.append(lloyd_max.thresholds(bits), np.inf), 128) for bits in range(1, 9)])
 _LIMITS = _LIMITS.astype(np.float32)
@@ -167,50 +50,6 @@ _FINENESS = np.float32(64)
 _CELLS = np.stack([np.searchsorted(lloyd_max.thresholds(bits), np.arange(300) / _FINENESS) for bits in range(1, 9)])
 _CELLS = _CELLS.astype(np.uint8)
 """Thresholds below each cell; the last is beyond all."""
-
-
-@intrinsic
-def _fetch_tile(typingctx, values, start):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        array, start = arguments
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, _WORD, _WORD, _WORD])
-        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        how = [ir.Constant(_WORD, number) for number in (0, 2, 1)]  # to read, to the second cache, data
-        for row in tile_of(context, builder, signature.args[0], array, start):
-            builder.call(fetch, [builder.bitcast(row, byte), *how])
-        return context.get_dummy_value()
-
-    return types.void(values, types.int64), codegen
-
-
-_fetch: Any = _fetch_tile  # likewise
-"""Have a tile that will be needed soon brought from memory; it may lie beyond the end of the array."""
-
-
-@intrinsic
-def _levels_of(typingctx, words, offset, bits, levels, out, start):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        if not sixteen.WIDE:
-            return context.get_dummy_value()  # nobody calls it then, but it is compiled
-        words, offset, bits, levels, out, start = arguments
-        kinds, zero = signature.args, ir.Constant(start.type, 0)
-        (table,) = vectors(context, builder, kinds[3], levels, zero, zero, 1)
-        table, right = builder.load(table, align=4), sixteen.spread(builder, offset, _WORDS)
-        left = sixteen.spread(builder, builder.sub(ir.Constant(_WORD, 32), builder.add(offset, bits)), _WORDS)
-        rows = []
-        for place in tile_of(context, builder, kinds[0], words, builder.and_(start, ir.Constant(start.type, TILE))):
-            word = builder.load(place, align=4)
-            level = builder.bitcast(sixteen.shuffle(builder, table, builder.lshr(word, right)), _WORDS)
-            sign = builder.and_(builder.shl(word, left), _splat(_WORD, 1 << 31))
-            rows.append(builder.bitcast(builder.xor(level, sign), _REALS))
-        store(builder, mixed(builder, rows), tile_of(context, builder, kinds[4], out, start))
-        return context.get_dummy_value()
-
-    return types.void(words, types.uint32, types.uint32, levels, out, types.int64), codegen
-
-
-_levels: Any = _levels_of  # likewise
 
 
 @numba.njit(cache=True, nogil=True)
@@ -232,7 +71,7 @@ def energy(values, factor, sums):  # type: ignore[no-untyped-def]  # numba infer
     """The sum of squares of up to 2**12 `values` times `factor`, in the order of `SUMS`."""
     if values.size == BLOCK:
         for lane in range(0, SUMS, LANES):
-            _squares(values, lane, factor, sums)
+            squares(values, lane, factor, sums)
         return _total(sums)
     sums[:] = 0
     for first in range(0, values.size, SUMS):
@@ -253,17 +92,17 @@ def quantise(values, factor, bits, codes, sums):  # type: ignore[no-untyped-def]
     whole = values.size // LANES * LANES if bits <= 6 else 0
     for at in range(0, whole, LANES):
         if bits == 1:
-            _code1(values, at, factor, codes, sums)
+            code1(values, at, factor, codes, sums)
         elif bits == 2:
-            _code2(values, at, factor, codes, sums)
+            code2(values, at, factor, codes, sums)
         elif bits == 3:
-            _code3(values, at, factor, codes, sums)
+            code3(values, at, factor, codes, sums)
         elif bits == 4:
-            _code4(values, at, factor, codes, sums)
+            code4(values, at, factor, codes, sums)
         elif bits == 5:
-            _code5(values, at, factor, codes, sums)
+            code5(values, at, factor, codes, sums)
         else:
-            _code6(values, at, factor, codes, sums)
+            code6(values, at, factor, codes, sums)
     levels, limits, cells = _LEVELS[bits - 1], _LIMITS[bits - 1], _CELLS[bits - 1]
     last = np.float32(cells.size - 1)
     sign = np.uint64(bits - 1)
@@ -386,13 +225,13 @@ def _encode_words(rotated, norm, exponent, bits, words, offset, sums, ahead):  #
     factor = np.float32(math.sqrt(BLOCK / norm))
     for lane in range(0, SUMS, LANES):
         if lane % (2 * LANES) == 0:
-            _fetch(ahead, lane // (2 * LANES) * TILE)
+            fetch(ahead, lane // (2 * LANES) * TILE)
         if bits == 1:
-            _words1(rotated, lane, factor, words, offset, sums)
+            words1(rotated, lane, factor, words, offset, sums)
         elif bits == 2:
-            _words2(rotated, lane, factor, words, offset, sums)
+            words2(rotated, lane, factor, words, offset, sums)
         else:
-            _words4(rotated, lane, factor, words, offset, sums)
+            words4(rotated, lane, factor, words, offset, sums)
     product = _total(sums) / np.float64(factor)
     return _limited(norm / product, exponent) if product > 0 else 0.0
 
@@ -448,8 +287,8 @@ def decode(words, tail, extras, edges, fine, bits, k0, k1, scales, out, weight, 
             base, row = done // CHUNK * CHUNK // ROWS * bits, done % CHUNK // COLUMNS
             for at in range(0, BLOCK, TILE):
                 offset, here, _ = find_row(words, base, row + at // COLUMNS, COLUMNS, bits)
-                _fetch(out, edges[block + 1] + at)
-                _levels(here, offset, np.uint32(bits), _LEVELS[bits - 1], part, at)
+                fetch(out, edges[block + 1] + at)
+                levels_of_tile(here, offset, np.uint32(bits), _LEVELS[bits - 1], part, at)
             done += BLOCK
         else:
             taken = part.size if bits else first

@@ -17,45 +17,44 @@ difference in a fixed order, so the bits are the same on every machine; `tightwi
 in plain NumPy.
 """
 
-from typing import Any
-
 import numba
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from tightwire.codecs import sixteen
+from tightwire.codecs.hadamard_vectors import (
+    BLOCK,
+    LARGEST,
+    TILE,
+    TWO_THIRDS,
+    add_back,
+    mix_three,
+    mix_tile,
+    rows2,
+    rows4,
+    rows8,
+    rows16,
+    signed,
+    turn,
+    turn_back,
+    turn_columns,
+)
 from tightwire.codecs.kernels import STEP
+from tightwire.codecs.sixteen import LANES
 from tightwire.wire.words import add32, mul32, shl32, shr32, xor32
 
 Edges = npt.NDArray[np.int64]
 """Where blocks begin, and behind them where the last one ends."""
 
-BLOCK = 2**12
-"""Most values of a block."""
-TILE = 256
-"""Values whose butterflies run in registers: 16 vectors of 16."""
 SIGNS = TILE
 """Words of signs for a block: the sign of value i is bit i // 256 of word i % 256."""
 WORDS = 2 * SIGNS
 """Random words that a step may take: for a reflection, or for both steps of a full block."""
 STEPS = 9
 """Rows of random words that a block may take: up to eight for its steps, and one for `start`."""
-LANES = 16
-LARGEST = np.finfo(np.float32).max
-TWO_THIRDS = np.float32(2 / 3)
 HEADROOM = np.float32(2.0**-16)
 """What values are multiplied by before an inverse, so that nothing overflows."""
 OF_BLOCK = np.float32(2.0**-6)
 """What makes a step of a full block orthonormal."""
-
-_WORD = ir.IntType(32)
-_WORDS = ir.VectorType(_WORD, LANES)
-_REALS = ir.VectorType(ir.FloatType(), LANES)
-_TOP = 0x80000000
-"""The sign of a float32."""
 
 
 def whole(n: int) -> int:
@@ -83,193 +82,6 @@ def grouped(n: int, length: int) -> Edges:
     return np.concatenate([starts, groups * length + edges(rest)]) if rest else np.append(starts, n)
 
 
-def vectors(context: Any, builder: Any, kind: Any, array: Any, start: Any, stride: Any, count: int) -> list[Any]:
-    """Pointers to `count` vectors of 16 items of the array, from item `start` on and `stride` items apart."""
-    data = context.make_array(kind)(context, builder, array).data
-    vector = ir.VectorType(data.type.pointee, LANES).as_pointer()
-    places = [builder.add(start, builder.mul(stride, ir.Constant(start.type, at))) for at in range(count)]
-    return [builder.bitcast(builder.gep(data, [place]), vector) for place in places]
-
-
-def _load(builder: Any, pointers: list[Any]) -> list[Any]:
-    return [builder.load(pointer, align=4) for pointer in pointers]
-
-
-def store(builder: Any, rows: list[Any], pointers: list[Any]) -> None:
-    """Store a vector at each pointer."""
-    for row, pointer in zip(rows, pointers, strict=True):
-        builder.store(row, pointer, align=4)
-
-
-def _across(builder: Any, rows: list[Any], minus: Any = None) -> list[Any]:
-    """Butterflies between vectors, the nearest first; with a vector of -1, differences are products and sums."""
-    step = 1
-    while step < len(rows):
-        rows = [
-            builder.fadd(row, rows[at ^ step])
-            if not at & step
-            else sixteen.fma(builder, row, minus, rows[at ^ step])
-            if minus
-            else builder.fsub(rows[at ^ step], row)
-            for at, row in enumerate(rows)
-        ]
-        step *= 2
-    return rows
-
-
-def _within(builder: Any, row: Any) -> Any:
-    """Butterflies between the values of a vector, the nearest first."""
-    step = 1
-    while step < LANES:
-        other = builder.shuffle_vector(row, row, ir.Constant(_WORDS, [lane ^ step for lane in range(LANES)]))
-        if sixteen.FUSED:  # a product with 1 or -1 is exact: this rounds once, as a sum does, and is one instruction
-            ones = ir.Constant(_REALS, [-1.0 if lane & step else 1.0 for lane in range(LANES)])
-            row = sixteen.fma(builder, row, ones, other)
-        else:
-            flip = ir.Constant(_WORDS, [_TOP if lane & step else 0 for lane in range(LANES)])
-            row = builder.fadd(other, builder.bitcast(builder.xor(builder.bitcast(row, _WORDS), flip), _REALS))
-        step *= 2
-    return row
-
-
-def mixed(builder: Any, rows: list[Any]) -> list[Any]:
-    """All butterflies of a tile."""
-    return _across(builder, [_within(builder, row) for row in rows])
-
-
-def _signed(builder: Any, row: Any, word: Any, shift: Any) -> Any:
-    """A row, negated where the bit of a word that `shift` moves to the top is set."""
-    flip = builder.and_(builder.shl(word, shift), ir.Constant(_WORDS, [_TOP] * LANES))
-    return builder.bitcast(builder.xor(builder.bitcast(row, _WORDS), flip), _REALS)
-
-
-def tile_of(context: Any, builder: Any, kind: Any, array: Any, start: Any) -> list[Any]:
-    """Pointers to the vectors of the tile that begins at item `start`."""
-    return vectors(context, builder, kind, array, start, ir.Constant(start.type, LANES), TILE // LANES)
-
-
-def _signed_tile(context: Any, builder: Any, rows: list[Any], kind: Any, words: Any, tile: Any) -> list[Any]:
-    shift = sixteen.spread(builder, builder.sub(ir.Constant(_WORD, 31), builder.trunc(tile, _WORD)), _WORDS)
-    drawn = _load(builder, tile_of(context, builder, kind, words, ir.Constant(tile.type, 0)))
-    return [_signed(builder, row, word, shift) for row, word in zip(rows, drawn, strict=True)]
-
-
-@intrinsic
-def _turn_tile(typingctx, values, out, words, tile, factor):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        values, out, words, tile, factor = arguments
-        kinds, start = signature.args, builder.mul(tile, ir.Constant(tile.type, TILE))
-        wide = sixteen.spread(builder, factor, _REALS)
-        rows = _load(builder, tile_of(context, builder, kinds[0], values, start))
-        rows = [builder.fmul(row, wide) for row in rows]
-        rows = mixed(builder, _signed_tile(context, builder, rows, kinds[2], words, tile))
-        store(builder, rows, tile_of(context, builder, kinds[1], out, start))
-        return context.get_dummy_value()
-
-    return types.void(values, out, words, types.int64, types.float32), codegen
-
-
-def _return_tile(added: bool) -> Any:
-    @intrinsic
-    def turn(typingctx, values, out, words, tile, factor, scale, weight):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
-        def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            values, out, words, tile, factor, scale, weight = arguments
-            kinds, start = signature.args, builder.mul(tile, ir.Constant(tile.type, TILE))
-            wide, scales, weights = (sixteen.spread(builder, one, _REALS) for one in (factor, scale, weight))
-            most, least = (ir.Constant(_REALS, [float(edge)] * LANES) for edge in (LARGEST, -LARGEST))
-            rows = _load(builder, tile_of(context, builder, kinds[0], values, start))
-            rows = _signed_tile(context, builder, mixed(builder, rows), kinds[2], words, tile)
-            for row, target in zip(rows, tile_of(context, builder, kinds[1], out, start), strict=True):
-                value = builder.fmul(builder.fmul(row, wide), scales)
-                value = builder.select(builder.fcmp_ordered("<", value, most), value, most)
-                value = builder.select(builder.fcmp_ordered(">", value, least), value, least)
-                if added:
-                    value = builder.fadd(builder.load(target, align=4), builder.fmul(value, weights))
-                builder.store(value, target, align=4)
-            return context.get_dummy_value()
-
-        return types.void(values, out, words, types.int64, *[types.float32] * 3), codegen
-
-    return turn
-
-
-@intrinsic
-def _turn_columns(typingctx, values, words, start, minus):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        values, words, start, minus = arguments
-        kinds, stride = signature.args, ir.Constant(start.type, TILE)
-        ones = sixteen.spread(builder, minus, _REALS) if sixteen.FUSED else None
-        pointers = vectors(context, builder, kinds[0], values, start, stride, BLOCK // TILE)
-        (word,) = _load(builder, vectors(context, builder, kinds[1], words, start, stride, 1))
-        rows = _across(builder, _load(builder, pointers), ones)
-        rows = [_signed(builder, row, word, ir.Constant(_WORDS, [31 - at] * LANES)) for at, row in enumerate(rows)]
-        store(builder, _across(builder, rows, ones), pointers)
-        return context.get_dummy_value()
-
-    return types.void(values, words, types.int64, types.float32), codegen
-
-
-@intrinsic
-def _butterflies_of_tile(typingctx, values, start):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        array, start = arguments
-        pointers = tile_of(context, builder, signature.args[0], array, start)
-        store(builder, mixed(builder, _load(builder, pointers)), pointers)
-        return context.get_dummy_value()
-
-    return types.void(values, types.int64), codegen
-
-
-def _rows(count: int) -> Any:
-    @intrinsic
-    def butterflies(typingctx, values, start, stride):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
-        def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            array, start, stride = arguments
-            pointers = vectors(context, builder, signature.args[0], array, start, stride, count)
-            store(builder, _across(builder, _load(builder, pointers)), pointers)
-            return context.get_dummy_value()
-
-        return types.void(values, types.int64, types.int64), codegen
-
-    return butterflies
-
-
-_two, _four, _eight, _sixteen = _rows(2), _rows(4), _rows(8), _rows(16)
-_back, _add = _return_tile(False), _return_tile(True)
-
-
-@intrinsic
-def _reflection_of_three(typingctx, values, start, stride):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        array, start, stride = arguments
-        pointers = vectors(context, builder, signature.args[0], array, start, stride, 3)
-        rows = _load(builder, pointers)
-        total = builder.fadd(builder.fadd(rows[0], rows[1]), rows[2])
-        share = builder.fmul(total, ir.Constant(total.type, [float(TWO_THIRDS)] * LANES))
-        store(builder, [builder.fsub(row, share) for row in rows], pointers)
-        return context.get_dummy_value()
-
-    return types.void(values, types.int64, types.int64), codegen
-
-
-@intrinsic
-def _signed_value(typingctx, value, word):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]  # noqa: ARG001 - likewise
-        value, word = arguments
-        top = builder.and_(word, ir.Constant(word.type, _TOP))
-        return builder.bitcast(builder.xor(builder.bitcast(value, word.type), top), value.type)
-
-    return types.float32(types.float32, types.uint32), codegen
-
-
-_tile: Any = _butterflies_of_tile  # mypy cannot know that the first argument is numba's, here and below
-_three: Any = _reflection_of_three
-signed: Any = _signed_value
-"""A float32, negated where the top bit of a uint32 is set."""
-_turn: Any = _turn_tile
-_columns: Any = _turn_columns
-
-
 @numba.njit(cache=True, nogil=True)
 def transform(values):  # type: ignore[no-untyped-def]  # numba infers the types
     """Multiply `values`, in place, by the Hadamard matrix in Sylvester's order, not normalised.
@@ -287,16 +99,16 @@ def transform(values):  # type: ignore[no-untyped-def]  # numba infers the types
             step *= 2
         return
     for at in range(0, n, TILE):
-        _tile(values, at)
+        mix_tile(values, at)
     for at in range(0, TILE if n > TILE else 0, LANES):
         if n == 2 * TILE:
-            _two(values, at, TILE)
+            rows2(values, at, TILE)
         elif n == 4 * TILE:
-            _four(values, at, TILE)
+            rows4(values, at, TILE)
         elif n == 8 * TILE:
-            _eight(values, at, TILE)
+            rows8(values, at, TILE)
         else:
-            _sixteen(values, at, TILE)
+            rows16(values, at, TILE)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -313,7 +125,7 @@ def _mix(values, rows):  # type: ignore[no-untyped-def]  # numba infers the type
     if rows == 3:
         done = length // LANES * LANES
         for at in range(0, done, LANES):
-            _three(values, at, length)
+            mix_three(values, at, length)
         for at in range(done, length):
             share = (values[at] + values[length + at] + values[2 * length + at]) * TWO_THIRDS
             for row in range(3):
@@ -406,7 +218,7 @@ def _middle(values, words, scale):  # type: ignore[no-untyped-def]  # numba infe
     """The last butterflies of a full block's first step, its new signs, and the first butterflies of the second."""
     minus = scale * np.float32(0) - np.float32(1)  # what no compiler can know: it would subtract, on half as many units
     for at in range(0, TILE, LANES):
-        _columns(values, words, at, minus)
+        turn_columns(values, words, at, minus)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -418,14 +230,14 @@ def rotate(values, out, scale, block, thorough, k0, k1):  # type: ignore[no-unty
         factor = OF_BLOCK * OF_BLOCK if thorough else OF_BLOCK
         _draw(words[: SIGNS << thorough], _place(block, 0), k0, k1)
         for tile in range(BLOCK // TILE):
-            _turn(values, out, words, tile, scale * factor)
+            turn(values, out, words, tile, scale * factor)
         if thorough:
             _middle(out, words[SIGNS:], scale)
             for at in range(0, BLOCK, TILE):
-                _tile(out, at)
+                mix_tile(out, at)
         else:
             for at in range(0, TILE, LANES):
-                _sixteen(out, at, TILE)
+                rows16(out, at, TILE)
         return
     length, rows, steps, factor = _plan(n, thorough)
     for at in range(length, n):
@@ -457,16 +269,16 @@ def unrotate(values, room, scale, block, thorough, k0, k1, out, weight, added, b
         _draw(words[: SIGNS << thorough], _place(block, 0), k0, k1)
         if thorough:
             for at in range(0, 0 if begun else BLOCK, TILE):
-                _tile(values, at)
+                mix_tile(values, at)
             _middle(values, words[SIGNS:], scale)
         else:
             for at in range(0, TILE, LANES):
-                _sixteen(values, at, TILE)
+                rows16(values, at, TILE)
         for tile in range(BLOCK // TILE):
             if added:
-                _add(values, out, words, tile, room * factor, scale, weight)
+                add_back(values, out, words, tile, room * factor, scale, weight)
             else:
-                _back(values, out, words, tile, room * factor, scale, weight)
+                turn_back(values, out, words, tile, room * factor, scale, weight)
         return
     length, rows, steps, factor = _plan(n, thorough)
     for back in range(steps):

@@ -5,21 +5,11 @@ import math
 import numpy as np
 
 from tightwire.arrays import Bytes8, Flat, Floats, Ints
-from tightwire.codecs.eden_kernels import SUMS
-from tightwire.codecs.hadamard import (
-    BLOCK,
-    LANES,
-    LARGEST,
-    OF_BLOCK,
-    SIGNS,
-    STEPS,
-    TILE,
-    TWO_THIRDS,
-    WORDS,
-    keys,
-    whole,
-)
+from tightwire.codecs.eden_vectors import SUMS
+from tightwire.codecs.hadamard import OF_BLOCK, SIGNS, STEPS, WORDS, keys, whole
+from tightwire.codecs.hadamard_vectors import BLOCK, LARGEST, TILE, TWO_THIRDS
 from tightwire.codecs.lloyd_max import LEVELS, thresholds
+from tightwire.codecs.sixteen import LANES
 
 
 def words(place: int, seed: int) -> Ints:

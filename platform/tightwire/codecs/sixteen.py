@@ -20,8 +20,8 @@ WIDE: Final = "+avx512f" in _FEATURES.split(",")
 FUSED: Final = not {"+fma", "+neon"}.isdisjoint(_FEATURES.split(","))
 """Whether it multiplies and adds in one instruction, to the last bit."""
 
-_INTS = ir.VectorType(ir.IntType(32), LANES)
-_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+WORD, REAL = ir.IntType(32), ir.FloatType()
+WORDS, REALS = ir.VectorType(WORD, LANES), ir.VectorType(REAL, LANES)
 
 
 def _at(context: Any, builder: Any, array_type: Any, array: Any, at: Any, vector: Any) -> Any:  # numba has no types
@@ -30,27 +30,28 @@ def _at(context: Any, builder: Any, array_type: Any, array: Any, at: Any, vector
     return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
 
 
-def _splat(value: int) -> Any:
-    return ir.Constant(_INTS, [value] * LANES)
+def splat(kind: Any, value: Any) -> Any:
+    """A constant vector of one value."""
+    return ir.Constant(ir.VectorType(kind, LANES), [ir.Constant(kind, value)] * LANES)
 
 
 def spread(builder: Any, value: Any, vector: Any) -> Any:
     """A vector of one value, which only the program knows."""
     none = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(none, value, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, none, ir.Constant(_INTS, [0] * LANES))
+    return builder.shuffle_vector(first, none, splat(WORD, 0))
 
 
 def shuffle(builder: Any, table: Any, places: Any) -> Any:
     """Code for table[places & 15], lane by lane: of sixteen floats, at sixteen places."""
-    kind = ir.FunctionType(_FLOATS, [_FLOATS, _INTS])
+    kind = ir.FunctionType(REALS, [REALS, WORDS])
     permute = builder.module.declare_intrinsic("llvm.x86.avx512.permvar.sf.512", fnty=kind)
     return builder.call(permute, [table, places])
 
 
 def fma(builder: Any, left: Any, right: Any, more: Any) -> Any:
     """Code for left * right + more, lane by lane, rounded once; slow where the processor is not `FUSED`."""
-    kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+    kind = ir.FunctionType(REALS, [REALS] * 3)
     return builder.call(builder.module.declare_intrinsic("llvm.fma.v16f32", fnty=kind), [left, right, more])
 
 
@@ -62,12 +63,12 @@ def _load(context: Any, builder: Any, signature: Any, arguments: Any, which: int
 def _look_up(typingctx, table, words, start, shift, weight, out):  # type: ignore[no-untyped-def]  # noqa: ARG001 - numba's interface
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         at, zero = arguments[2], context.get_constant(types.intp, 0)
-        entries = _load(context, builder, signature, arguments, 0, zero, _FLOATS)
-        word = _load(context, builder, signature, arguments, 1, at, _INTS)
-        found = shuffle(builder, entries, builder.lshr(word, spread(builder, arguments[3], _INTS)))
-        into = _at(context, builder, signature.args[5], arguments[5], at, _FLOATS)
+        entries = _load(context, builder, signature, arguments, 0, zero, REALS)
+        word = _load(context, builder, signature, arguments, 1, at, WORDS)
+        found = shuffle(builder, entries, builder.lshr(word, spread(builder, arguments[3], WORDS)))
+        into = _at(context, builder, signature.args[5], arguments[5], at, REALS)
         if signature.args[4] is not types.none:
-            product = builder.fmul(found, spread(builder, arguments[4], _FLOATS))
+            product = builder.fmul(found, spread(builder, arguments[4], REALS))
             found = builder.fadd(builder.load(into, align=4), product)
         builder.store(found, into, align=4)
         return context.get_dummy_value()
@@ -79,18 +80,18 @@ def _look_up(typingctx, table, words, start, shift, weight, out):  # type: ignor
 def _search(typingctx, thresholds, values, start, shift, out):  # type: ignore[no-untyped-def]  # noqa: ARG001 - as above
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         at, zero = arguments[2], context.get_constant(types.intp, 0)
-        edges = _load(context, builder, signature, arguments, 0, zero, _FLOATS)
-        x = _load(context, builder, signature, arguments, 1, at, _FLOATS)
-        code = _splat(0)
+        edges = _load(context, builder, signature, arguments, 0, zero, REALS)
+        x = _load(context, builder, signature, arguments, 1, at, REALS)
+        code = splat(WORD, 0)
         for step in (8, 4, 2, 1):  # as many edges as `code` are known to be below x
-            edge = shuffle(builder, edges, builder.add(code, _splat(step - 1)))
+            edge = shuffle(builder, edges, builder.add(code, splat(WORD, step - 1)))
             above = builder.fcmp_ordered(">", x, edge)
-            code = builder.select(above, builder.or_(code, _splat(step)), code)
-        into = _at(context, builder, signature.args[4], arguments[4], at, _INTS)
+            code = builder.select(above, builder.or_(code, splat(WORD, step)), code)
+        into = _at(context, builder, signature.args[4], arguments[4], at, WORDS)
         shift = arguments[3]
         begun = builder.icmp_unsigned("!=", shift, ir.Constant(shift.type, 0))
-        before = builder.and_(builder.load(into, align=4), spread(builder, builder.sext(begun, shift.type), _INTS))
-        builder.store(builder.or_(before, builder.shl(code, spread(builder, shift, _INTS))), into, align=4)
+        before = builder.and_(builder.load(into, align=4), spread(builder, builder.sext(begun, shift.type), WORDS))
+        builder.store(builder.or_(before, builder.shl(code, spread(builder, shift, WORDS))), into, align=4)
         return context.get_dummy_value()
 
     return types.none(thresholds, values, types.intp, types.uint32, out), codegen

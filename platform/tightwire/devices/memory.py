@@ -7,7 +7,7 @@ from tightwire.codecs.chain import Chain
 from tightwire.codecs.codec import Codec
 from tightwire.codecs.dgc import DeepGradientCompression
 from tightwire.codecs.eden import Eden
-from tightwire.codecs.hadamard import BLOCK
+from tightwire.codecs.hadamard_vectors import BLOCK
 from tightwire.codecs.kmeans import KMeans, sample_size
 from tightwire.codecs.lowrank import PowerSGD, TruncatedSVD, sides
 from tightwire.codecs.randk import RandK
